@@ -1,0 +1,324 @@
+"""Studies, series and instances as they lie on disk: headers only, never pixels.
+
+Files come from anywhere, so a header is read defensively: what cannot be read becomes a `NotDicomError` with a reason,
+a broken element is left out, and no file makes the process run out of memory or stack.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import pydicom.config
+from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+from engine.errors import MedregaError, NotDicomError
+from engine.findings import NotRead
+
+# Values are judged where they are used. The library's own warnings about them quote them, and they are patients' data.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+MAX_INFLATED_BYTES: Final = 256 * 1024 * 1024
+"""Largest dataset that a deflated file may inflate to: 400 KB can hold 400 MB."""
+MAX_ELEMENT_BYTES: Final = 64 * 1024 * 1024
+"""Larger header elements are left out; they are bulk data (overlays, waveforms), not description."""
+MAX_DEPTH: Final = 24
+"""Sequences nested deeper than this are left out; the Standard's own stay below ten."""
+
+# What pydicom raises on damaged files: its own error, and whatever its parsing of arbitrary bytes runs into.
+READ_ERRORS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+_PREAMBLE: Final = 128
+_DICOMDIR_CLASS: Final = "1.2.840.10008.1.3.10"
+_IDENTITY: Final = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
+_IN_META: Final = {"SOPInstanceUID": "MediaStorageSOPInstanceUID", "SOPClassUID": "MediaStorageSOPClassUID"}
+# Groups 0002 and 0008, the latter in either byte order: how a dataset begins that was stored without a preamble.
+_DATASET_BEGINNINGS: Final = {b"\x02\x00", b"\x08\x00", b"\x00\x08"}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One DICOM object on disk.
+
+    Parameters
+    ----------
+    path : Path
+        Where the whole object is.
+    header : pydicom.dataset.Dataset
+        Everything but the pixels, with `file_meta`; elements that cannot be read are left out, and UIDs that stand
+        only in the file meta information (PS3.10 7.1) are filled in. Do not change it.
+    sop_instance_uid, sop_class_uid, series_instance_uid, study_instance_uid : str
+    number_of_frames : int
+        1 for a single-frame object (PS3.3 C.7.6.6).
+    """
+
+    path: Path
+    header: Dataset
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    number_of_frames: int
+
+    @property
+    def modality(self) -> str:
+        """Modality (0008,0060), empty when the object does not say."""
+        return str(self.header.get("Modality") or "")
+
+
+@dataclass(frozen=True)
+class Series:
+    """The instances of one series, in the order of their Instance Number."""
+
+    series_instance_uid: str
+    modality: str
+    instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study.
+
+    Parameters
+    ----------
+    study_instance_uid : str
+    series : tuple of Series
+    unusable : tuple of NotRead
+        Objects left aside on loading, and why.
+    """
+
+    study_instance_uid: str
+    series: tuple[Series, ...]
+    unusable: tuple[NotRead, ...] = ()
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """Every instance, series by series."""
+        return tuple(instance for series in self.series for instance in series.instances)
+
+    @property
+    def headers(self) -> list[Dataset]:
+        """The header of every instance."""
+        return [instance.header for instance in self.instances]
+
+
+def open_part10(path: Path) -> BinaryIO:
+    """Open a DICOM file (PS3.10) for reading; a deflated one is inflated, up to `MAX_INFLATED_BYTES`.
+
+    Raises
+    ------
+    NotDicomError
+        If the file cannot be opened, does not begin like DICOM, or inflates beyond the limit.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise NotDicomError(f"the file cannot be opened ({error.strerror})") from error
+    try:
+        head = file.read(_PREAMBLE + 4)
+        file.seek(0)
+        if head[_PREAMBLE:] != b"DICM":
+            if head[:2] not in _DATASET_BEGINNINGS:
+                raise NotDicomError("the file is not DICOM")
+            return file
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return file
+        with file:
+            return _inflate(file, meta)
+    except READ_ERRORS as error:
+        file.close()
+        raise _damaged(error) from error
+    except NotDicomError:
+        file.close()
+        raise
+
+
+def _inflate(file: BinaryIO, meta: FileMetaDataset) -> BinaryIO:
+    """The same file in Explicit VR Little Endian, in memory (PS3.5 A.5)."""
+    # Group length counts from behind its own twelve bytes to the end of the group (PS3.10 7.1).
+    file.seek(_PREAMBLE + 4 + 12 + int(meta.FileMetaInformationGroupLength))
+    inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    dataset = inflater.decompress(file.read(), MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise NotDicomError(f"the deflated object inflates to more than {MAX_INFLATED_BYTES // 2**20} MiB")
+    plain = FileMetaDataset(meta)
+    plain.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = DicomBytesIO()
+    buffer.write(bytes(_PREAMBLE) + b"DICM")
+    write_file_meta_info(buffer, plain, enforce_standard=False)
+    return BytesIO(buffer.getvalue() + dataset)
+
+
+def load_instance(path: Path) -> Instance:
+    """Read the header of one file.
+
+    Raises
+    ------
+    NotDicomError
+        If the file is no DICOM object with the UIDs that identify it (PS3.3 C.12.1), or too damaged to be read.
+    """
+    with open_part10(path) as file:
+        try:
+            header = dcmread(file, stop_before_pixels=True, force=True, defer_size=MAX_ELEMENT_BYTES)
+            meta = header.file_meta
+            _settle(header)
+            _settle(meta)
+            if meta.get("MediaStorageSOPClassUID") == _DICOMDIR_CLASS:
+                raise NotDicomError("the file is a DICOMDIR, an index of other files")
+            for keyword, spare in _IN_META.items():
+                if not header.get(keyword) and meta.get(spare):
+                    setattr(header, keyword, meta[spare].value)
+            uids = {keyword: _uid(header, keyword) for keyword in _IDENTITY}
+            return Instance(
+                path=path,
+                header=header,
+                sop_instance_uid=uids["SOPInstanceUID"],
+                sop_class_uid=uids["SOPClassUID"],
+                series_instance_uid=uids["SeriesInstanceUID"],
+                study_instance_uid=uids["StudyInstanceUID"],
+                number_of_frames=max(1, _integer(header, "NumberOfFrames", 1)),
+            )
+        except READ_ERRORS as error:
+            raise _damaged(error) from error
+
+
+def load_studies(paths: Iterable[Path]) -> tuple[list[Study], list[tuple[Path, MedregaError]]]:
+    """Read files and folders, grouped by study, in the order in which they are met.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files, and folders that are searched to any depth; hidden files and DICOMDIRs in them are passed over.
+
+    Returns
+    -------
+    studies : list of Study
+    refused : list of (Path, MedregaError)
+        Files that are no usable DICOM, and why.
+    """
+    refused: list[tuple[Path, MedregaError]] = []
+    studies: dict[str, dict[str, Instance]] = {}
+    unusable: dict[str, list[NotRead]] = {}
+    for path in _files(paths):
+        try:
+            instance = load_instance(path)
+        except NotDicomError as error:
+            refused.append((path, error))
+            continue
+        known = studies.setdefault(instance.study_instance_uid, {})
+        if instance.sop_instance_uid in known:
+            reason = "a second object with the same SOP Instance UID; the first one counts"
+            unusable.setdefault(instance.study_instance_uid, []).append(
+                NotRead(instance.series_instance_uid, instance.sop_instance_uid, reason)
+            )
+        else:
+            known[instance.sop_instance_uid] = instance
+    return [
+        Study(uid, _by_series(instances.values()), tuple(unusable.get(uid, ()))) for uid, instances in studies.items()
+    ], refused
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    seen: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            inside = (file for file in sorted(path.rglob("*")) if file.is_file())
+            found = [f for f in inside if not f.name.startswith(".") and f.name.upper() != "DICOMDIR"]
+        else:
+            found = [path]
+        for file in found:
+            if (real := file.resolve()) not in seen:
+                seen.add(real)
+                yield file
+
+
+def _by_series(instances: Iterable[Instance]) -> tuple[Series, ...]:
+    groups: dict[str, list[Instance]] = {}
+    for instance in instances:
+        groups.setdefault(instance.series_instance_uid, []).append(instance)
+    return tuple(
+        Series(
+            uid,
+            next((i.modality for i in group if i.modality), ""),
+            tuple(sorted(group, key=lambda i: (_integer(i.header, "InstanceNumber", 0), i.sop_instance_uid))),
+        )
+        for uid, group in groups.items()
+    )
+
+
+def _settle(dataset: Dataset) -> None:
+    """Parse every element now, and leave out what cannot be: later users meet no surprise."""
+    pending: list[tuple[Dataset, int]] = [(dataset, 1)]
+    while pending:
+        current, depth = pending.pop()
+        for tag in list(current.keys()):
+            raw = current.get_item(tag)
+            if isinstance(raw, RawDataElement) and raw.value is None and raw.length:
+                del current[tag]  # deferred: bulk data
+                continue
+            try:
+                element = current[tag]
+            except READ_ERRORS:
+                del current[tag]
+                continue
+            if element.VR == "SQ":
+                if depth >= MAX_DEPTH:
+                    del current[tag]
+                else:
+                    pending.extend((item, depth + 1) for item in element.value)
+
+
+def _uid(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    if not value:
+        raise NotDicomError(f"the object has no {keyword}", advice="Ask the sender to send complete DICOM objects.")
+    text = str(value)
+    # UIDs name files and folders further on, so nothing but digits and dots may pass (PS3.5 9.1).
+    if len(text) > 64 or not _UID.fullmatch(text):
+        raise NotDicomError(f"the object's {keyword} is not a UID")
+    return text
+
+
+def _integer(header: Dataset, keyword: str, default: int) -> int:
+    try:
+        return int(header.get(keyword) or default)
+    except (TypeError, ValueError):
+        return default
+
+
+def _damaged(error: BaseException) -> NotDicomError:
+    # The library's own words may quote the dataset, so only the kind of the error is told.
+    if isinstance(error, RecursionError):
+        return NotDicomError("the object's sequences are nested too deeply to be read")
+    if isinstance(error, MemoryError):
+        return NotDicomError("the object's header does not fit into memory")
+    return NotDicomError(f"the file is damaged and cannot be read as DICOM ({type(error).__name__})")
