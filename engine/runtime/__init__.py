@@ -1,0 +1,68 @@
+"""Runtimes: loaded models behind one Protocol. Model libraries are imported only when their runtime is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from engine.errors import ModelError
+from engine.runtime.protocol import Answer, CancelToken, Rgb, Runtime
+
+__all__ = ["RUNTIMES", "Answer", "CancelToken", "Rgb", "Runtime", "load_runtime", "model_path"]
+
+RUNTIMES: Final = ("onnx", "torch", "tensorrt_llm", "scripted")
+_SHIPPED: Final = {"phantom": Path(__file__).parent.parent / "phantom" / "checkpoint"}
+
+
+def model_path(model: str) -> Path:
+    """Return where a model is: the folder of a name that ships (``phantom``), else the path itself."""
+    return _SHIPPED.get(model, Path(model))
+
+
+def load_runtime(
+    kind: str, model: str, *, threads: int | None = None, device: str | None = None, dtype: str | None = None
+) -> Runtime:
+    """Load a model.
+
+    Parameters
+    ----------
+    kind : str
+        One of `RUNTIMES`.
+    model : str
+        A name that ships (``phantom``) or a path: a checkpoint's folder, or the JSON script of ``scripted``.
+    threads : int, optional
+        CPU threads of the ``onnx`` runtime; its own choice without.
+    device, dtype : str, optional
+        Where and how ``torch`` computes (``cuda``, ``bfloat16``); its own choice without.
+
+    Raises
+    ------
+    ModelError
+        If the kind is unknown, its libraries are not installed, or the model cannot be used.
+    """
+    path = model_path(model)
+    if kind not in RUNTIMES:
+        raise ModelError(f"there is no runtime {kind!r}", advice=f"Choose one of {', '.join(RUNTIMES)}.")
+    if kind == "tensorrt_llm":
+        raise ModelError(
+            "the tensorrt_llm runtime needs a compiled engine, and this version cannot compile one yet",
+            advice="Use runtime 'onnx' or 'torch'. On a GPU host the extra 'medrega-pacs[tensorrt]' is for it.",
+        )
+    if not path.exists():
+        raise ModelError(f"there is no model at {path}", advice="Check [engine] model: a shipped name or a path.")
+    if kind == "scripted":
+        from engine.runtime.scripted import ScriptedRuntime
+
+        return ScriptedRuntime.from_file(path)
+    options: dict[str, Any] = {"threads": threads} if kind == "onnx" else {"device": device, "dtype": dtype}
+    try:
+        if kind == "onnx":
+            from engine.runtime.onnx import OnnxRuntime as Loaded
+        else:
+            from engine.runtime.torch import TorchRuntime as Loaded
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"the {kind} runtime needs the package {error.name!r}", advice=f"Install medrega-pacs[{kind}]."
+        ) from error
+    runtime: Runtime = Loaded(path, **options)
+    return runtime

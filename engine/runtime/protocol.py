@@ -53,6 +53,9 @@ class Answer:
         Natural logarithm of each answered token's probability; same length as `token_ids`.
     finish : {"stop", "length"}
         Whether the model stopped by itself.
+    offsets : tuple of int
+        Where in `text` each answered token begins, so that a certainty can be told of each box; empty when the
+        runtime cannot tell, and the certainty is then the whole answer's.
     """
 
     text: str
@@ -60,6 +63,7 @@ class Answer:
     prompt_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: Literal["stop", "length"]
+    offsets: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -76,9 +80,7 @@ class Runtime(Protocol):
         """Decoding settings, as recorded in a reading."""
         ...
 
-    def ask(
-        self, image: Rgb, question: str, *, max_new_tokens: int = 400, cancel: CancelToken | None = None
-    ) -> Answer:
+    def ask(self, image: Rgb, question: str, *, max_new_tokens: int = 400, cancel: CancelToken | None = None) -> Answer:
         """Ask one question about one image.
 
         Parameters
