@@ -1,0 +1,62 @@
+# The commands a person types are the commands CI runs. `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check-peers phantom-model clean
+
+BIN := .venv/bin
+CONSTRAINTS := deploy/constraints.txt
+PEERS := dcmtk dicom3tools orthanc orthanc-dicomweb redis-server
+# The newest Python that fits, unless PYTHON names one.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.setup ## make .venv with everything that the node and the demo need
+
+demo: .venv/.setup ## run the main job end to end and show its results (demo-output/)
+	@$(BIN)/medrega-pacs demo
+
+test: .venv/.test check-peers ## lint, type check and run all tests; installs Debian packages if it may
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/pytest
+
+lint: .venv/.test ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+phantom-model: .venv/.test ## train the commissioning model anew (hours on two cores)
+	$(BIN)/python -m engine.phantom.train
+
+clean: ## remove what the targets made, and the virtual environment
+	rm -rf .venv demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv || $(PYTHON) -m virtualenv .venv || \
+		{ rm -rf .venv; echo "No virtual environment can be made: apt-get install python3-venv"; exit 1; }
+
+.venv/.setup: pyproject.toml $(CONSTRAINTS) | .venv/bin/python
+	@echo "Installing the node and the demo's images into .venv (the first time some minutes, most of it downloads)"
+	$(BIN)/pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable ".[demo]"
+	@touch $@
+
+.venv/.test: .venv/.setup
+	@echo "Installing what the tests need into .venv (the first time some minutes, most of it downloads)"
+	$(BIN)/pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable ".[test]"
+	@touch $@
+
+check-peers: # the real peers that the tests talk to
+	@missing=""; for package in $(PEERS); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	echo "The tests need these Debian packages:$$missing"; \
+	if [ "$$(id -u)" = 0 ]; then sudo=""; \
+	elif sudo -n true 2>/dev/null; then sudo="sudo"; \
+	else echo "They cannot be installed without root. Run: sudo apt-get install$$missing"; exit 1; fi; \
+	$$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $$missing || \
+	{ echo "They could not be installed. Run: sudo apt-get install$$missing"; exit 1; }
