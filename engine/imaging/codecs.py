@@ -1,0 +1,56 @@
+"""A decoder for the whole JPEG family of PS3.5 A.4, as a plug-in of pydicom's.
+
+pydicom's own need a library under the GPL for JPEG Lossless and decode no 12-bit JPEG Extended; imagecodecs does both.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import imagecodecs
+import numpy as np
+from pydicom.pixels.common import PhotometricInterpretation
+from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
+
+from engine.imaging.codestream import read_codestream
+
+PLUGIN: Final = "imagecodecs"
+SYNTAXES: Final = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
+DECODER_DEPENDENCIES: Final = dict.fromkeys(SYNTAXES, ("numpy", "imagecodecs"))
+
+
+def is_available(uid: str) -> bool:
+    """Whether the plug-in decodes a transfer syntax; part of pydicom's plug-in interface."""
+    return uid in SYNTAXES
+
+
+@cache
+def register() -> None:
+    """Make the plug-in known to pydicom, once."""
+    for uid in SYNTAXES:
+        get_decoder(uid).add_plugin(PLUGIN, (__name__, "_decode_frame"))
+
+
+def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
+    """Decode one frame, samples as they were encoded: colours are converted afterwards, by pydicom."""
+    stream = read_codestream(src)
+    if stream is None:
+        raise ValueError("not a JPEG codestream")
+    if stream.lossless:
+        samples = imagecodecs.jpegsof3_decode(src)
+    elif stream.samples == 1:
+        samples = imagecodecs.jpeg8_decode(src)
+    else:
+        # Naming the same colour space for both ends keeps the decoder from converting.
+        samples = imagecodecs.jpeg8_decode(src, colorspace="YCBCR", outcolorspace="YCBCR")
+    runner.set_option("bits_allocated", samples.dtype.itemsize * 8)
+    if stream.samples > 1:
+        runner.set_option("planar_configuration", 0)
+    if stream.adobe_transform is not None and stream.samples == 3:
+        # The codestream knows how it was encoded; headers are often wrong about it.
+        ybr = stream.adobe_transform == 1
+        meant = PhotometricInterpretation.YBR_FULL if ybr else PhotometricInterpretation.RGB
+        runner.set_option("photometric_interpretation", meant)
+    return np.ascontiguousarray(samples).tobytes()
