@@ -131,6 +131,9 @@ class EngineSettings(Section):
         default="onnx", description="What runs the model: onnx | torch | tensorrt_llm (scripted answers are for tests)."
     )
     model: str = Field(default="phantom", min_length=1, description="A model that ships (phantom), or a folder.")
+    threads: PositiveInt | None = Field(default=None, description="CPU threads of onnx; its own choice without.")
+    device: str | None = Field(default=None, description="Where torch computes, for example cuda; its choice without.")
+    dtype: str | None = Field(default=None, description="Number type of torch, for example bfloat16.")
 
 
 class ReadingSettings(Section):

@@ -1,0 +1,75 @@
+"""What the commands share: consoles, the settings option, errors in one line, and names of peers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from dicom_node.scu import Peer
+    from dicom_node.settings import Settings
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings file; medrega-pacs.toml of this folder if there is one."),
+]
+
+
+def examples(*lines: str) -> str:
+    """The examples below a command's help."""
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  medrega-pacs {line}".replace("[", "\\[") for line in lines)
+
+
+def console() -> Console:
+    """Standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def progress() -> Progress:
+    """A progress display on standard error, so that output can be piped."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def print_error(message: str, advice: str = "") -> None:
+    """One clear line on standard error, with advice where there is some."""
+    line = " ".join(f"medrega-pacs: {message}{f' ({advice})' if advice else ''}".split())
+    typer.echo(typer.style(line, fg=typer.colors.RED) if sys.stderr.isatty() else line, err=True)
+
+
+def load_settings(config: Path | None) -> Settings:
+    """The settings a command works with."""
+    from dicom_node.settings import Settings
+
+    return Settings.load(config)
+
+
+def find_peer(text: str, settings: Settings) -> Peer:
+    """A destination by its name, or a peer written ``AET@HOST:PORT``; anything else is wrong usage."""
+    from dicom_node.scu import Peer
+
+    try:
+        if "@" in text:
+            return Peer.parse(text)
+        destination = settings.destination(text)
+    except SettingsError as error:
+        raise typer.BadParameter(f"{error} ({error.advice})" if error.advice else str(error)) from None
+    return Peer(destination.aet, destination.host, destination.port)

@@ -1,0 +1,110 @@
+"""``read`` and ``phantom``: what needs no network."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings, print_error, progress
+from engine.errors import MedregaError
+
+if TYPE_CHECKING:
+    from engine.findings import Language, StudyReading
+    from engine.runtime import Runtime
+    from engine.study import Study
+
+
+class ReportLanguage(StrEnum):
+    """Languages of the results."""
+
+    EN = "en"
+    ZH = "zh"
+    BOTH = "both"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(epilog=examples("read study/ --out results", "read image.dcm --out results --language zh"))(read)
+    app.command(epilog=examples("phantom --out phantoms", "phantom --out phantoms --count 20 --seed 7"))(phantom)
+
+
+def read(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files or folders.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets a folder a study, named by its study UID.")],
+    language: Annotated[ReportLanguage, typer.Option("--language", help="Language of the results.")] = (
+        ReportLanguage.BOTH
+    ),
+    config: ConfigOption = None,
+) -> None:
+    """Read studies from files, without a network, and write their results.
+
+    Each study's folder gets sr.dcm, seg.dcm where there are regions, overlay.png, report.txt and reading.json.
+    """
+    from engine.runtime import load_runtime
+    from engine.study import load_studies
+
+    settings = load_settings(config)
+    languages: tuple[Language, ...] = ("en", "zh") if language is ReportLanguage.BOTH else (language.value,)
+    studies, refused = load_studies(paths)
+    for path, error in refused:
+        print_error(f"{path}: {error}")
+    if not studies:
+        print_error("there is no study to read")
+        raise typer.Exit(1)
+    engine = settings.engine
+    runtime = load_runtime(
+        engine.runtime, engine.model, threads=engine.threads, device=engine.device, dtype=engine.dtype
+    )
+    failed = len(refused)
+    try:
+        for study in studies:
+            try:
+                reading = _read_one(study, runtime, languages, out)
+            except MedregaError as error:
+                print_error(f"study {study.study_instance_uid}: {error}", error.advice)
+                failed += 1
+            else:
+                count = len(reading.findings)
+                said = f"{count} finding{'s' * (count != 1)}" if count else reading.state.replace("_", " ")
+                console().print(f"{said}, {len(reading.images)} images read: {out / study.study_instance_uid}")
+    finally:
+        runtime.close()
+    if failed:
+        raise typer.Exit(1)
+
+
+def _read_one(study: Study, runtime: Runtime, languages: tuple[Language, ...], out: Path) -> StudyReading:
+    from dicom_node.results_folder import write_results_folder
+    from engine.plan import choose_plan
+    from engine.reader import read_study
+    from sr_writer import OutputProfile, check_results, write_results
+
+    plan = choose_plan(study, runtime.identity)
+    with progress() as bar:
+        task = bar.add_task(f"Reading ...{study.study_instance_uid[-12:]}", total=None)
+        reading = read_study(
+            study,
+            plan,
+            runtime,
+            languages=languages,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        results = write_results(reading, study.headers, OutputProfile(languages=languages))
+        check_results(results, reading, study.headers)
+        write_results_folder(out / study.study_instance_uid, study, reading, results, languages)
+    return reading
+
+
+def phantom(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets the studies and truth.json.")],
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="How many studies.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The same seed gives the same studies.")] = 1,
+) -> None:
+    """Write QA phantom studies as DICOM files, and what is where in them as truth.json."""
+    from engine.phantom.studies import write_phantoms
+
+    truth = write_phantoms(out, count, seed)
+    console().print(f"{count} phantom studies in {out}, their truth in {truth}")

@@ -1,0 +1,154 @@
+"""``studies``, ``study``, ``retry`` and ``cancel``: what is where, and why, and the way back in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings
+from engine.errors import NodeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dicom_node.ledger import Ledger
+    from dicom_node.ledger.records import StudyRecord
+
+UidArgument = Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(epilog=examples("studies", "studies --state FAILED", "studies --json"))(studies)
+    app.command(epilog=examples("study 1.2.826.0.1.3680043.8.498.1"))(study)
+    app.command(epilog=examples("retry 1.2.826.0.1.3680043.8.498.1"))(retry)
+    app.command(epilog=examples("cancel 1.2.826.0.1.3680043.8.498.1"))(cancel)
+
+
+def studies(
+    state: Annotated[str | None, typer.Option("--state", metavar="S", help="Only studies in this state.")] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """List the studies, newest first: where each stands, since when, and why."""
+    from rich.table import Table
+
+    from dicom_node.ledger import State
+
+    known = [item.value for item in State]
+    if state is not None and state.upper() not in known:
+        raise typer.BadParameter(f"{state!r} is no state; known: {', '.join(known)}", param_hint="--state")
+    with _ledger(config) as ledger:
+        found = ledger.studies(State(state.upper()) if state else None)
+    if as_json:
+        _print_json([asdict(item) for item in found])
+        return
+    table = Table("study", "state", "since", "images", "from", "why", box=None)
+    for item in found:
+        images, callers = str(item.instances), ", ".join(item.calling_aets)
+        table.add_row(item.study_instance_uid, item.state, _ago(item.age_seconds), images, callers, item.reason)
+    console().print(table if found else "no studies")
+
+
+def study(uid: UidArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show one study: its runs, results, deliveries, and everything that happened to it."""
+    with _ledger(config) as ledger:
+        record = ledger.study(uid)
+    if as_json:
+        _print_json(asdict(record))
+    else:
+        _print_record(record)
+
+
+def retry(uid: UidArgument, config: ConfigOption = None) -> None:
+    """Put a FAILED, IGNORED or CANCELLED study back in."""
+    with _ledger(config) as ledger:
+        state = ledger.retry(uid)
+    console().print(f"the study is {state}")
+
+
+def cancel(uid: UidArgument, config: ConfigOption = None) -> None:
+    """Stop a study wherever it is; what was delivered stays delivered."""
+    with _ledger(config) as ledger:
+        ledger.cancel(uid)
+    console().print("the study is CANCELLED")
+
+
+@contextmanager
+def _ledger(config: Path | None) -> Iterator[Ledger]:
+    from dicom_node.ledger import Ledger
+
+    settings = load_settings(config)
+    if settings.ledger.url is None and not settings.data.path.is_dir():
+        raise NodeError(
+            f"no node has run here: there is no folder {settings.data.path}",
+            advice="go to the node's folder, or name its settings file by --config",
+        )
+    ledger = Ledger.open(settings)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def _print_record(record: StudyRecord) -> None:
+    from rich.table import Table
+
+    out = console()
+    out.print(f"[bold]{record.study_instance_uid}[/bold], first image {_time(record.created_at)}")
+    if record.conflicts:
+        out.print(f"{record.conflicts} objects came with the UID of another one and other content; they are not read")
+    runs = Table("run", "state", "since", "images", "attempts", "why", title="Runs", title_justify="left", box=None)
+    for run in record.runs:
+        row = (run.number, run.state, _time(run.changed_at), run.instances, run.attempts, run.reason)
+        runs.add_row(*map(str, row))
+    out.print(runs)
+    if record.deliveries:
+        sent = Table(
+            "result",
+            "destination",
+            "state",
+            "attempts",
+            "status",
+            "why",
+            title="Results",
+            title_justify="left",
+            box=None,
+        )
+        for item in record.deliveries:
+            status = "" if item.status is None else f"0x{item.status:04X}"
+            sent.add_row(item.kind, item.destination, item.state, str(item.attempts), status, item.reason)
+        out.print(sent)
+    elif record.results:
+        out.print(f"Results: {', '.join(item.kind for item in record.results)}; no destination")
+    events = Table("when", "what", "why", title="Events", title_justify="left", box=None)
+    for event in record.events:
+        change = f"{event.from_state or ''} -> {event.to_state}" if event.to_state else event.kind
+        events.add_row(_time(event.at), change.removeprefix(" -> "), event.reason)
+    out.print(events)
+
+
+def _time(value: datetime) -> str:
+    return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

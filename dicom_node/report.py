@@ -1,0 +1,104 @@
+"""The reading in plain words, in one language or both: what ``report.txt`` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from engine.findings import Finding, Language, RunState, StudyReading
+
+_WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
+    "en": {
+        "title": "AI reading - not verified by a radiologist",
+        "commissioning": "Read by a commissioning model. Not for clinical use.",
+        RunState.FINDINGS: "Findings",
+        RunState.NO_FINDINGS: "The model found nothing.",
+        RunState.UNUSABLE: "The model ran, and nothing it answered could be used.",
+        RunState.NOT_RUN: "No image was read.",
+        "certainty": "certainty {value:.2f}, uncalibrated",
+        "calibrated": "certainty {value:.2f}",
+        "frame": "image {number}, frame {frame}",
+        "image": "image {number}",
+        "report": "Report",
+        "images": "Images read: {count}",
+        "partial": "Some images could not be read; this reading is partial.",
+        "not_read": "Not read",
+        "model": "Model: {name} {version} ({runtime})",
+    },
+    "zh": {
+        "title": "人工智能阅片结果，未经放射科医师核实",
+        "commissioning": "由调试模型阅片，不得用于临床。",
+        RunState.FINDINGS: "所见",
+        RunState.NO_FINDINGS: "模型未发现异常目标。",
+        RunState.UNUSABLE: "模型已运行，但其回答均不可用。",
+        RunState.NOT_RUN: "未读取任何图像。",
+        "certainty": "确定度 {value:.2f}，未校准",
+        "calibrated": "确定度 {value:.2f}",
+        "frame": "图像 {number}，第 {frame} 帧",
+        "image": "图像 {number}",
+        "report": "报告",
+        "images": "已读取图像：{count}",
+        "partial": "部分图像无法读取，本次阅片不完整。",
+        "not_read": "未读取",
+        "model": "模型：{name} {version}（{runtime}）",
+    },
+}
+
+
+def report_text(reading: StudyReading, languages: Sequence[Language]) -> str:
+    """Write a reading out, one part a language.
+
+    Parameters
+    ----------
+    reading : StudyReading
+    languages : sequence of Language
+
+    Returns
+    -------
+    str
+        Ends with a newline. UIDs identify the study; nothing of the patient is in it.
+    """
+    parts = [_part(reading, language) for language in languages]
+    return f"{reading.study_instance_uid}\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _part(reading: StudyReading, language: Language) -> str:
+    words = _WORDS[language]
+    model = reading.model
+    lines = [words["title"]]
+    if model.commissioning:
+        lines.append(words["commissioning"])
+    lines += [
+        words["model"].format(name=model.name, version=model.version, runtime=model.runtime),
+        words["images"].format(count=len(reading.images)),
+        "",
+        words[reading.state],
+    ]
+    numbers = {(image.sop_instance_uid, image.frame): n for n, image in enumerate(reading.images, 1)}
+    frames = [image.frame for image in reading.images]
+    for finding in reading.findings:
+        lines.append(f"- {_finding(finding, language)}")
+        for region in finding.regions:
+            place = words["frame" if max(frames, default=1) > 1 else "image"].format(
+                number=numbers.get((region.sop_instance_uid, region.frame), "?"), frame=region.frame
+            )
+            lines.append(f"    {place}: ({', '.join(f'{value:.1f}' for value in region.box)})")
+        lines += [f"    {note}" for note in finding.notes]
+    if reading.narrative.get(language):
+        lines += ["", words["report"], reading.narrative[language]]
+    if reading.partial:
+        lines += ["", words["partial"]]
+    if reading.not_read:
+        lines += ["", words["not_read"], *(f"- {item.reason}" for item in reading.not_read)]
+    return "\n".join(lines)
+
+
+def _finding(finding: Finding, language: Language) -> str:
+    words = _WORDS[language]
+    said = finding.names.get(language) or finding.label
+    if finding.text.get(language):
+        said += f": {finding.text[language]}"
+    if finding.certainty is not None:
+        certainty = words["calibrated" if finding.calibrated else "certainty"].format(value=finding.certainty)
+        said += f" ({certainty})"
+    return said

@@ -1,0 +1,59 @@
+"""A folder a person can open: the result objects of one study, the overlay picture, the report, the reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from dicom_node.picture import Mark, draw_overlay
+from dicom_node.readback import regions_of_sr
+from dicom_node.report import report_text
+from engine.findings import Language, StudyReading
+from engine.study import Study
+from sr_writer import dump, kind_of
+
+COMMISSIONING_NOTE = "Commissioning model: not for clinical use."
+RESEARCH_NOTE = "AI result, not verified: not for diagnosis."
+
+
+def write_results_folder(
+    folder: Path, study: Study, reading: StudyReading, results: Sequence[Dataset], languages: Sequence[Language]
+) -> None:
+    """Write ``sr.dcm``, ``seg.dcm`` and further objects under their kinds' names, and the pages for people.
+
+    The picture shows what the SR says, read back from it, so it is a check of the result and not of the reading.
+
+    Parameters
+    ----------
+    folder : Path
+        Created when missing; files of an earlier reading are replaced.
+    study : Study
+        The source images.
+    reading : StudyReading
+    results : sequence of Dataset
+        What `sr_writer.write_results` made of the reading.
+    languages : sequence of Language
+        Languages of ``report.txt``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        (folder / f"{kind_of(result)}.dcm").write_bytes(dump(result))
+    (folder / "reading.json").write_text(reading.to_json(), encoding="utf-8")
+    write_pages(folder, study, reading, results, languages)
+
+
+def write_pages(
+    folder: Path, study: Study, reading: StudyReading, results: Sequence[Dataset], languages: Sequence[Language]
+) -> None:
+    """Write ``overlay.png`` and ``report.txt``."""
+    marks = [
+        Mark(region.sop_instance_uid, region.frame, region.box, region.name)
+        for result in results
+        if kind_of(result) == "sr"
+        for region in regions_of_sr(result)
+    ]
+    note = COMMISSIONING_NOTE if reading.model.commissioning else RESEARCH_NOTE
+    draw_overlay(study, reading.images, marks, note=note).save(folder / "overlay.png")
+    (folder / "report.txt").write_text(report_text(reading, languages), encoding="utf-8")
