@@ -1,0 +1,16 @@
+"""From a reading to DICOM objects: floor two, between `engine` and `dicom_node`."""
+
+from sr_writer.gate import check_results
+from sr_writer.profile import OutputProfile, PredecessorRef
+from sr_writer.results import dump, kind_of, write_results
+from sr_writer.uids import WRITER_VERSION
+
+__all__ = [
+    "WRITER_VERSION",
+    "OutputProfile",
+    "PredecessorRef",
+    "check_results",
+    "dump",
+    "kind_of",
+    "write_results",
+]

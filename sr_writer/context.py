@@ -1,0 +1,128 @@
+"""What every kind of result shares: the reading, its sources, who wrote it, and how an object is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta, timezone
+from functools import cached_property
+from typing import Any, Final
+
+from pydicom.dataset import Dataset
+
+from engine.findings import Finding, Language, StudyReading
+from sr_writer.codes import Concept, Vocabulary, concept_of
+from sr_writer.identity import Identity, coding_schemes
+from sr_writer.profile import OutputProfile, PredecessorRef
+from sr_writer.sources import Sources
+from sr_writer.text import clean_line
+from sr_writer.uids import UidScope
+
+SERIES_NUMBER: Final = 9000
+"""Results' series numbers lie above it, out of the way of scanners' own."""
+SERIES: Final[dict[str, int]] = {"sr": 1, "narrative-en": 2, "narrative-zh": 3, "seg": 11}
+"""Each kind in its own series (viewers show one object a series); segmentations count on from theirs."""
+# Two languages and the kind must fit 64 bytes; the full words are in each object's own text.
+_TITLES: Final[dict[Language, str]] = {"en": "result, unverified, research", "zh": "结果未审核"}
+_COMMISSIONING_TITLES: Final[dict[Language, str]] = {"en": "commissioning, not for clinical use", "zh": "调试非临床用"}
+
+
+@dataclass(frozen=True)
+class Context:
+    """One call's input, and what follows from it for every object.
+
+    Parameters
+    ----------
+    reading : StudyReading
+    sources : Sources
+    profile : OutputProfile
+    predecessors : tuple of PredecessorRef
+    """
+
+    reading: StudyReading
+    sources: Sources
+    profile: OutputProfile
+    predecessors: tuple[PredecessorRef, ...] = ()
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Who made the results."""
+        return Identity(self.reading)
+
+    @cached_property
+    def uids(self) -> UidScope:
+        """What the results' UIDs are derived from."""
+        superseded = ",".join(reference.sop_instance_uid for reference in self.predecessors)
+        return UidScope(self.reading.digest, f"{self.profile.fingerprint}|{superseded}")
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Which labels mean what: an insert of a phantom is no lesion."""
+        return "phantom" if self.reading.model.commissioning else "clinical"
+
+    @cached_property
+    def concepts(self) -> tuple[Concept, ...]:
+        """The findings' concepts, in order."""
+        return tuple(concept_of(finding, self.vocabulary) for finding in self.reading.findings)
+
+    def tracking_identifier(self, finding: Finding, number: int) -> str:
+        """Name a finding for people, or for the viewer that wants its own name."""
+        if self.profile.cornerstone_tracking:
+            return "Cornerstone3DTools@^0.1.0:RectangleROI"
+        return f"AI {number} {clean_line(finding.concept or finding.label, 40)}"
+
+    def series_description(self, what: str, languages: Sequence[Language]) -> str:
+        """Describe a series: always "AI" first, and what it is not for."""
+        titles = _COMMISSIONING_TITLES if self.reading.model.commissioning else _TITLES
+        return clean_line(" ".join(["AI", *(titles[language] for language in languages), what]))
+
+    def common(self, kind: str, index: int, languages: Sequence[Language], what: str) -> dict[str, Any]:
+        """Give the arguments that every constructor of the library takes (PS3.3 C.7.3.1, C.12.1).
+
+        Parameters
+        ----------
+        kind : str
+        index : int
+            From 0, within the kind.
+        languages : sequence of Language
+        what : str
+            The kind in a word, for the series description.
+        """
+        created = self.local_time
+        return {
+            "series_instance_uid": self.uids.uid(kind, index, "series"),
+            "series_number": SERIES_NUMBER + SERIES[kind] + index,
+            "sop_instance_uid": self.uids.uid(kind, index, "instance"),
+            "instance_number": 1,
+            "series_description": self.series_description(what, languages),
+            "manufacturer": self.identity.manufacturer,
+            "manufacturer_model_name": self.identity.name,
+            "software_versions": self.identity.software_versions,
+            "device_serial_number": self.identity.serial_number,
+            "content_qualification": "RESEARCH",
+            "coding_schemes": coding_schemes(),
+            "content_date": created.date(),
+            "content_time": created.time(),
+            "series_date": created.date(),
+            "series_time": created.time(),
+            "specific_character_set": "ISO_IR 192",
+        }
+
+    @cached_property
+    def local_time(self) -> Any:
+        """When the reading was finished, in the zone that the study's own dates and times are in."""
+        offset = str(self.sources.patient.get("TimezoneOffsetFromUTC") or "")
+        created = self.reading.created
+        if len(offset) == 5 and offset[1:].isdigit():
+            minutes = int(offset[1:3]) * 60 + int(offset[3:])
+            zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+            created = created.astimezone(zone)
+        return created.replace(tzinfo=None)
+
+    def finish(self, result: Dataset) -> Dataset:
+        """Put into a result what all have in common, over whatever the library had put there."""
+        result.update(self.sources.patient)
+        result.InstanceCreationDate = result.ContentDate
+        result.InstanceCreationTime = result.ContentTime
+        self.identity.equip(result)
+        return result

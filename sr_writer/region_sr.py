@@ -1,0 +1,169 @@
+"""Regions as Comprehensive SR: Measurement Report (PS3.16 TID 1500), a Planar ROI group (TID 1410) a region."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from highdicom.sr import (
+    CodedConcept,
+    ComprehensiveSR,
+    FindingSite,
+    GraphicTypeValues,
+    ImageRegion,
+    LanguageOfContentItemAndDescendants,
+    MeasurementReport,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    RelationshipTypeValues,
+    SourceImageForRegion,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from engine.errors import WriteError
+from engine.findings import Language, Region
+from sr_writer.codes import LATERALITY, site_of
+from sr_writer.context import Context
+from sr_writer.image_library import library_entry
+from sr_writer.sources import SourceImage, unique
+from sr_writer.text import clean_text
+from sr_writer.wording import comment
+
+LANGUAGE_CODES: Final[dict[Language, Code]] = {
+    "en": Code("en-US", "RFC5646", "English (United States)"),
+    "zh": Code("zh-CN", "RFC5646", "Chinese (China)"),
+}
+"""PS3.16 CID 5000."""
+_ORIGINAL_SOURCE: Final = CodedConcept.from_code(codes.DCM.OriginalSource)
+
+
+def write_region_sr(context: Context) -> Dataset:
+    """Write every region of a reading.
+
+    Parameters
+    ----------
+    context : Context
+        Its reading has at least one region.
+
+    Returns
+    -------
+    Dataset
+        A Comprehensive SR.
+
+    Raises
+    ------
+    WriteError
+        If a region does not lie on its image.
+    """
+    languages = context.profile.languages
+    groups, images = [], []
+    for group, image in _groups(context):
+        groups.append(group)
+        images.append(image)
+    report = MeasurementReport(
+        observation_context=context.identity.observation_context(),
+        procedure_reported=codes.SCT.ImagingProcedure,
+        imaging_measurements=groups,
+        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
+            CodedConcept.from_code(LANGUAGE_CODES[languages[0]])
+        ),
+        referenced_images=[library_entry(image) for image in unique(images)],
+    )
+    result = ComprehensiveSR(
+        evidence=context.sources.evidence(),
+        content=report[0],
+        is_complete=not context.reading.partial,
+        is_final=False,
+        is_verified=False,
+        previous_versions=predecessors(context),
+        **context.common("sr", 0, languages, "SR"),
+    )
+    return context.finish(result)
+
+
+def polyline(region: Region, image: SourceImage) -> np.ndarray:
+    """Draw a box as SCOORD does: a closed, axis-aligned POLYLINE of five points (PS3.3 C.18.6).
+
+    Parameters
+    ----------
+    region : Region
+    image : SourceImage
+
+    Returns
+    -------
+    ndarray of float32, [5, 2]
+        (column, row) from the top left corner, clockwise.
+
+    Raises
+    ------
+    WriteError
+        If the box is too small for single precision.
+    """
+    x0, y0, x1, y1 = region.box
+    left, top = np.float32(x0), np.float32(y0)
+    right, bottom = np.float32(min(x1, image.columns)), np.float32(min(y1, image.rows))
+    if not (left < right and top < bottom):
+        raise WriteError(f"a box on {region.sop_instance_uid} is smaller than coordinates can express")
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], dtype=np.float32)
+
+
+def predecessors(context: Context) -> list[Dataset] | None:
+    """Make the references to superseded documents; what is no document (a segmentation) is not referred to."""
+    references = []
+    for predecessor in context.predecessors:
+        if not predecessor.sop_class_uid.startswith("1.2.840.10008.5.1.4.1.1.88."):
+            continue
+        reference = Dataset()
+        reference.StudyInstanceUID = predecessor.study_instance_uid
+        reference.SeriesInstanceUID = predecessor.series_instance_uid
+        reference.SOPClassUID = predecessor.sop_class_uid
+        reference.SOPInstanceUID = predecessor.sop_instance_uid
+        references.append(reference)
+    return references or None
+
+
+def _groups(
+    context: Context,
+) -> Iterator[tuple[PlanarROIMeasurementsAndQualitativeEvaluations, SourceImage]]:
+    for number, (finding, concept) in enumerate(zip(context.reading.findings, context.concepts, strict=True), 1):
+        side = finding.laterality if finding.laterality in LATERALITY else concept.laterality
+        words = clean_text(comment(context.reading, finding, context.profile.languages))
+        for index, region in enumerate(finding.regions):
+            image = context.sources.place(region)
+            group = PlanarROIMeasurementsAndQualitativeEvaluations(
+                tracking_identifier=TrackingIdentifier(
+                    uid=context.uids.tracking_uid(number, index),
+                    identifier=context.tracking_identifier(finding, number),
+                ),
+                referenced_region=_image_region(region, image),
+                finding_type=concept.code,
+                finding_sites=[
+                    FindingSite(
+                        anatomic_location=site_of(concept, image.header, context.vocabulary),
+                        laterality=LATERALITY.get(side),
+                    )
+                ],
+                algorithm_id=context.identity.algorithm(),
+                geometric_purpose=codes.SCT.BoundedBy,
+            )
+            group[0].ContentSequence.append(
+                TextContentItem(name=codes.DCM.Comment, value=words, relationship_type=RelationshipTypeValues.CONTAINS)
+            )
+            yield group, image
+
+
+def _image_region(region: Region, image: SourceImage) -> ImageRegion:
+    source = SourceImageForRegion(
+        referenced_sop_class_uid=image.sop_class_uid,
+        referenced_sop_instance_uid=image.sop_instance_uid,
+        referenced_frame_numbers=[region.frame] if image.frames > 1 else None,
+    )
+    # Viewers look for this name of the item, which is what it is; the library's own is a general "Source".
+    source.ConceptNameCodeSequence = [_ORIGINAL_SOURCE]
+    return ImageRegion(
+        graphic_type=GraphicTypeValues.POLYLINE, graphic_data=polyline(region, image), source_image=source
+    )

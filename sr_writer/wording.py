@@ -1,0 +1,124 @@
+"""What the results say in the writer's own words, in every language. Findings and reports speak in the model's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from engine.findings import Finding, Language, NotRead, RunState, StudyReading
+
+COMMISSIONING: Final[dict[Language, str]] = {
+    "en": "commissioning model, not for clinical use",
+    "zh": "调试模型，不可用于临床",
+}
+_WARNING: Final[dict[Language, str]] = {
+    "en": "COMMISSIONING MODEL - NOT FOR CLINICAL USE. Written to test the route of images and results.",
+    "zh": "调试模型，不可用于临床。本结果仅用于测试影像与结果的传输路径。",
+}
+_UNVERIFIED: Final[dict[Language, str]] = {
+    "en": "Written by an AI model, not verified by a person; for research.",
+    "zh": "由人工智能模型生成，未经人工审核，仅供研究。",
+}
+_STATE: Final[dict[Language, dict[RunState, str]]] = {
+    "en": {
+        RunState.FINDINGS: "The model read {images} image frame(s) and reported {findings} finding(s).",
+        RunState.NO_FINDINGS: "Nothing found: the model read {images} image frame(s) and reported no finding.",
+        RunState.UNUSABLE: (
+            "No usable answer: the model read {images} image frame(s), and nothing it answered could be used. "
+            "This does not say that there is nothing to find."
+        ),
+        RunState.NOT_RUN: (
+            "Not run: the model read no image of this study. This does not say that there is nothing to find."
+        ),
+    },
+    "zh": {
+        RunState.FINDINGS: "模型阅读了 {images} 帧影像，报告了 {findings} 项发现。",
+        RunState.NO_FINDINGS: "未见发现：模型阅读了 {images} 帧影像，未报告任何发现。",
+        RunState.UNUSABLE: "无可用结果：模型阅读了 {images} 帧影像，但其回答均不可用。这不表示没有异常。",
+        RunState.NOT_RUN: "未运行：模型未阅读本检查的任何影像。这不表示没有异常。",
+    },
+}
+_PARTIAL: Final[dict[Language, str]] = {
+    "en": "Partial: some images that should have been read could not be.",
+    "zh": "不完整：部分应阅读的影像未能阅读。",
+}
+_NOT_READ: Final[dict[Language, str]] = {"en": "Not read: {reason} ({count})", "zh": "未阅读：{reason}（{count}）"}
+_HELD_BACK: Final[dict[Language, str]] = {
+    "en": "Held back: {count} answer(s) of the model are not shown; the audit record says why.",
+    "zh": "未显示：模型的 {count} 条回答未列出，原因见审计记录。",
+}
+_CERTAINTY: Final[dict[Language, tuple[str, str]]] = {
+    "en": ("certainty {value:.2f}, uncalibrated", "certainty {value:.2f}"),
+    "zh": ("确信度 {value:.2f}（未校准）", "确信度 {value:.2f}"),
+}
+BOX_ONLY: Final[dict[Language, str]] = {
+    "en": "Bounding region, not a delineation.",
+    "zh": "外接矩形区域，非轮廓勾画。",
+}
+REFINED: Final[dict[Language, str]] = {
+    "en": "Outline within a bounding region, made by: {method}.",
+    "zh": "矩形区域内的轮廓，方法：{method}。",
+}
+DISPLAY_CONVENTION: Final[dict[Language, str]] = {
+    "en": (
+        "The source has no frame of reference: plane position and orientation here are a display convention, "
+        "not a position of the patient."
+    ),
+    "zh": "源影像无参考坐标系：此处的平面位置与方向仅为显示约定，并非患者的实际位置。",
+}
+MAX_REASONS: Final = 20
+
+
+def joined(words: dict[Language, str], languages: tuple[Language, ...], separator: str = " ") -> str:
+    """Say the same in each language, one after the other."""
+    return separator.join(words[language] for language in languages)
+
+
+def finding_words(finding: Finding, language: Language) -> str:
+    """Say a finding in one language: name, sentence and certainty.
+
+    A language that the model did not answer in falls back to the name, and that to the label: words are never made up.
+    """
+    name = finding.names.get(language) or finding.label
+    sentence = finding.text.get(language, "").strip().rstrip(".。")
+    colon, semicolon = ("：", "；") if language == "zh" else (": ", "; ")
+    parts = [f"{name}{colon}{sentence}" if sentence and sentence.casefold() != name.casefold() else name]
+    if finding.certainty is not None:
+        uncalibrated, calibrated = _CERTAINTY[language]
+        parts.append((calibrated if finding.calibrated else uncalibrated).format(value=finding.certainty))
+    return semicolon.join(parts)
+
+
+def comment(reading: StudyReading, finding: Finding, languages: tuple[Language, ...]) -> str:
+    """Say a finding in every language given, then what the grounding checks noted, then what it is not for."""
+    words = [finding_words(finding, language) for language in languages]
+    words += finding.notes
+    if reading.model.commissioning:
+        words.append(f"[{joined(COMMISSIONING, languages, ' | ')}]")
+    return " | ".join(dict.fromkeys(words))
+
+
+def preamble(reading: StudyReading, language: Language) -> str:
+    """Say first what kind of statement this is."""
+    return (_WARNING if reading.model.commissioning else _UNVERIFIED)[language]
+
+
+def state_words(reading: StudyReading, language: Language) -> str:
+    """Say how the run ended; "nothing found" is never the same as "not run"."""
+    return _STATE[language][reading.state].format(images=len(reading.images), findings=len(reading.findings))
+
+
+def limits(reading: StudyReading, language: Language) -> list[str]:
+    """Say what was not read and why, the commonest reason first; where nothing was usable, how much."""
+    lines = [_PARTIAL[language]] if reading.partial else []
+    reasons = Counter(_reason(item) for item in reading.not_read).most_common()
+    if reading.state is RunState.NOT_RUN and not reasons:
+        reasons = Counter(item.reason for item in reading.held_back).most_common()
+    lines += [_NOT_READ[language].format(reason=reason, count=count) for reason, count in reasons[:MAX_REASONS]]
+    if reading.held_back and reading.state is RunState.UNUSABLE:
+        lines.append(_HELD_BACK[language].format(count=len(reading.held_back)))
+    return lines
+
+
+def _reason(item: NotRead) -> str:
+    return item.reason or "no reason recorded"
