@@ -16,6 +16,8 @@ from dicom_node.cli import config, demo, network, node, reading, studies
 from dicom_node.cli.common import examples, print_error
 from engine.errors import MedregaError
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C; here it is one of three, failed
+
 app = typer.Typer(
     name="medrega-pacs",
     epilog=examples("up", "read study/ --out results", "demo"),
@@ -54,9 +56,8 @@ def main() -> None:
     except MedregaError as error:
         print_error(str(error), error.advice)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print_error("stopped")
-        sys.exit(1)
+    except SystemExit as ended:
+        sys.exit(1 if ended.code == _INTERRUPTED else ended.code)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away, as `head` does; nobody is left to tell
         sys.exit(1)

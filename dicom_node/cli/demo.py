@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_node.cli.common import examples
+from dicom_node.cli.common import console, examples, progress
+
+if TYPE_CHECKING:
+    from dicom_node.demo import DemoResult
 
 
 def register(app: typer.Typer) -> None:
@@ -17,5 +23,86 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets a folder a study.")] = Path("demo-output"),
+    runtime: Annotated[str, typer.Option(hidden=True)] = "onnx",
+    model: Annotated[str, typer.Option(hidden=True)] = "phantom",
 ) -> None:
-    """Send phantoms and real mammograms through a node, check what comes back, and show it."""
+    """Send phantoms and real mammograms through a node, check what comes back, and show it.
+
+    A node and a small receiving PACS are started on this machine, with data of their own in DIR. For each study DIR/<n>
+    gets sr.dcm, seg.dcm where there are regions, overlay.png and report.txt. Exit status 0 only if everything came
+    back and every check held.
+    """
+    from dicom_node.demo import ATTRIBUTION, run_demo
+
+    begin = time.monotonic()
+    with _reporter() as report:
+        results = run_demo(out, report, runtime=runtime, model=model)
+    _show(results)
+    print_ = console().print
+    print_(f"\n{ATTRIBUTION}")
+    if any(result.reading and result.reading.model.commissioning for result in results):
+        print_("All results are of the commissioning model, which reads QA phantoms: not for clinical use.")
+    failed = [result for result in results if result.faults]
+    for number, result in enumerate(results, 1):
+        for fault in result.faults:
+            print_(f"[red]{number} {result.study.title}: {fault}[/red]")
+    seconds = time.monotonic() - begin
+    if failed:
+        print_(f"[red]{len(failed)} of {len(results)} studies failed a check.[/red] Log: {out / 'node.log'}")
+        raise typer.Exit(1)
+    objects = sum(len(result.kinds) for result in results)
+    print_(
+        f"[green]All {len(results)} studies came back with {objects} objects, and every check held[/green] "
+        f"({seconds:.0f} s). Look at {out}/1/overlay.png"
+    )
+
+
+@contextmanager
+def _reporter() -> Iterator[Callable[[str, int, int], None]]:
+    """A live display at a terminal; elsewhere, such as in a CI log, a line whenever something changes."""
+    with progress() as bar:
+        if not bar.console.is_terminal:
+            last: list[tuple[str, int, int]] = []
+
+            def line(step: str, done: int, total: int) -> None:
+                if last[-1:] != [(step, done, total)]:
+                    last[:] = [(step, done, total)]
+                    typer.echo(f"{step} {done} of {total}" if total else step, err=True)
+
+            yield line
+            return
+        tasks: dict[str, int] = {}
+
+        def live(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                for other in tasks.values():
+                    bar.stop_task(bar.task_ids[other])
+                tasks[step] = len(tasks)
+                bar.add_task(step, total=total or None)
+            bar.update(bar.task_ids[tasks[step]], completed=done, total=total or None)
+
+        yield live
+
+
+def _show(results: Sequence[DemoResult]) -> None:
+    from rich.table import Table
+
+    stages = list(results[0].seconds) if results else []
+    table = Table("", "study", "images", "findings", "所见", "objects", *stages, title="seconds on the right")
+    for column in table.columns[-len(stages) :]:
+        column.justify = "right"
+    for number, result in enumerate(results, 1):
+        reading = result.reading
+        said = {"en": "", "zh": ""}
+        if reading is not None:
+            for language in said:
+                lines = [
+                    finding.text.get(language) or finding.names.get(language) or finding.label  # type: ignore[call-overload]
+                    for finding in reading.findings
+                ]
+                said[language] = "\n".join(lines) or ("no finding" if language == "en" else "未发现")
+        table.add_row(
+            str(number), result.study.title, str(len(result.study.files)), said["en"], said["zh"],
+            "\n".join(result.kinds), *(f"{result.seconds[stage]:.1f}" for stage in stages), end_section=True,
+        )  # fmt: skip
+    console().print(table)

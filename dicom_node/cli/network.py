@@ -20,7 +20,7 @@ PeerHelp = "A destination's name, or AET@HOST:PORT."
 
 
 def send(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files or folders.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", exists=True, help="Files or folders.")],
     to: Annotated[str, typer.Option("--to", metavar="NAME|AET@HOST:PORT", help=PeerHelp)],
     config: ConfigOption = None,
 ) -> None:

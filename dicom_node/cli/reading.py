@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def read(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files or folders.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", exists=True, help="Files or folders.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets a folder a study, named by its study UID.")],
     language: Annotated[ReportLanguage, typer.Option("--language", help="Language of the results.")] = (
         ReportLanguage.BOTH
@@ -43,11 +43,12 @@ def read(
 
     Each study's folder gets sr.dcm, seg.dcm where there are regions, overlay.png, report.txt and reading.json.
     """
+    from engine.findings import LANGUAGES
     from engine.runtime import load_runtime
     from engine.study import load_studies
 
     settings = load_settings(config)
-    languages: tuple[Language, ...] = ("en", "zh") if language is ReportLanguage.BOTH else (language.value,)
+    languages: tuple[Language, ...] = tuple(one for one in LANGUAGES if language in (one, ReportLanguage.BOTH))
     studies, refused = load_studies(paths)
     for path, error in refused:
         print_error(f"{path}: {error}")
