@@ -144,6 +144,12 @@ class ReadingSettings(Section):
     lease_seconds: PositiveFloat = Field(
         default=300, description="A worker that does not renew its claim on a study for so long has lost it."
     )
+    deadline_seconds: PositiveFloat = Field(
+        default=3600, description="A reading that takes longer is broken off, and counts as a failed attempt."
+    )
+    first_delay_seconds: PositiveFloat = Field(
+        default=10, description="Wait before a reading that failed is tried again; it doubles after each attempt."
+    )
 
 
 class DeliverySettings(Section):
