@@ -118,8 +118,7 @@ def run_demo(out: Path, report: Report, *, runtime: str = "onnx", model: str = "
         If the node does not start, ends early, or makes no progress.
     """
     _make_room(out)
-    report("Drawing phantoms", 0, 0)
-    studies = [*_phantoms(out / "images"), *_mammograms()]
+    studies = [*_phantoms(out / "images", report), *_mammograms()]
     with Receiver(out / "received") as pacs:
         settings = _settings(out, pacs.peer, runtime, model)
         with _node(settings, out, report) as process:
@@ -166,8 +165,8 @@ def _make_room(out: Path) -> None:
     (out / _MARKER).touch()
 
 
-def _phantoms(folder: Path) -> list[DemoStudy]:
-    truth_file = write_phantoms(folder, PHANTOMS, SEED)
+def _phantoms(folder: Path, report: Report) -> list[DemoStudy]:
+    truth_file = write_phantoms(folder, PHANTOMS, SEED, lambda done, total: report("Drawing phantoms", done, total))
     truth = json.loads(truth_file.read_text(encoding="utf-8"))
     studies, _ = load_studies([folder])
     found = []

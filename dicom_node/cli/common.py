@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import SettingsError
+from engine.errors import MedregaError, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,18 @@ def print_error(message: str, advice: str = "") -> None:
     """One clear line on standard error, with advice where there is some."""
     line = " ".join(f"medrega-pacs: {message}{f' ({advice})' if advice else ''}".split())
     typer.echo(typer.style(line, fg=typer.colors.RED) if sys.stderr.isatty() else line, err=True)
+
+
+def report_refused(refused: Iterable[tuple[Path, MedregaError]], given: Collection[Path]) -> int:
+    """Name the files that cannot be used; how many of them were asked for by name, which makes the command fail.
+
+    Others lay in a folder beside the DICOM files, as lists and notes do.
+    """
+    named = 0
+    for path, error in refused:
+        named += path in given
+        print_error(f"{path}: {error}" if path in given else f"{path}: left out, {error}", error.advice)
+    return named
 
 
 def load_settings(config: Path | None) -> Settings:

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, find_peer, load_settings, print_error, progress
+from dicom_node.cli.common import (
+    ConfigOption,
+    console,
+    examples,
+    find_peer,
+    load_settings,
+    print_error,
+    progress,
+    report_refused,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +39,7 @@ def send(
     settings = load_settings(config)
     peer = find_peer(to, settings)
     files, refused = scu.find_files(paths)
-    for path, error in refused:
-        print_error(f"{path}: {error}")
+    named = report_refused(refused, paths)
     if not files:
         print_error("there is nothing to send")
         raise typer.Exit(1)
@@ -45,7 +53,7 @@ def send(
         if result.ok and result.reason:
             print_error(f"{result.file.path}: stored with a warning, {result.reason}")
     console().print(f"{len(results) - len(failed)} of {len(results)} files stored at {peer}")
-    if failed or refused:
+    if failed or named:
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, load_settings, print_error, progress
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings, print_error, progress, report_refused
 from engine.errors import MedregaError
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def read(
     settings = load_settings(config)
     languages: tuple[Language, ...] = tuple(one for one in LANGUAGES if language in (one, ReportLanguage.BOTH))
     studies, refused = load_studies(paths)
-    for path, error in refused:
-        print_error(f"{path}: {error}")
+    failed = report_refused(refused, paths)
     if not studies:
         print_error("there is no study to read")
         raise typer.Exit(1)
@@ -59,7 +58,6 @@ def read(
     runtime = load_runtime(
         engine.runtime, engine.model, threads=engine.threads, device=engine.device, dtype=engine.dtype
     )
-    failed = len(refused)
     try:
         for study in studies:
             try:
@@ -107,5 +105,7 @@ def phantom(
     """Write QA phantom studies as DICOM files, and what is where in them as truth.json."""
     from engine.phantom.studies import write_phantoms
 
-    truth = write_phantoms(out, count, seed)
+    with progress() as bar:
+        task = bar.add_task("Drawing phantoms", total=count)
+        truth = write_phantoms(out, count, seed, lambda done, _: bar.update(task, completed=done))
     console().print(f"{count} phantom studies in {out}, their truth in {truth}")
