@@ -1,0 +1,381 @@
+"""Training the phantom reader: the vision tower first, on dense targets, then the whole model on its answers.
+
+``python -m engine.phantom.train --out DIR`` trains from nothing on two CPU cores and can be stopped and started again;
+``make phantom-model`` calls it. Two aids are used in training only and are not part of the checkpoint: each patch
+names the insert that covers it and that insert's box, and each image token names the insert whose centre it holds and
+the place of that insert's edges in steps of a fiftieth of the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch import Tensor, multiprocessing, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from engine.model.config import MedregaConfig
+from engine.model.medrega import Medrega
+from engine.model.preprocess import MEAN, STD
+from engine.model.tokenizer import Tokenizer, chat
+from engine.model.vision import pixel_shuffle
+from engine.phantom import folder as checkpoint
+from engine.phantom import questions, scenes
+from engine.phantom.drawing import LABELS, Scene, draw
+
+SIZE = checkpoint.IMAGE_SIZE
+GRID = SIZE // 16
+BINS = 50
+MAX_OBJECTS = 5
+NONE = len(LABELS)
+
+
+@dataclass
+class Sample:
+    """One image with its truth and its questions."""
+
+    image: np.ndarray  # uint8 [S, S]
+    tint: np.ndarray  # float32 [3]
+    boxes: np.ndarray  # float32 [MAX_OBJECTS, 4], fractions
+    labels: np.ndarray  # int64 [MAX_OBJECTS], NONE where empty
+    detection: tuple[list[int], list[int]]
+    others: list[tuple[list[int], list[int]]]
+
+
+def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """The scene as the node would show it to the model: 8 bits, perhaps windowed, perhaps shrunk from a larger grid."""
+    if rng.random() < 0.15:
+        rows, columns = rng.integers(200, 420, 2)
+        grey = draw(scene, int(rows), int(columns))
+    else:
+        grey = draw(scene, SIZE, SIZE)
+    if rng.random() < 0.4:
+        low, high = grey.min(), grey.max()
+        grey = (grey - low) / max(high - low, 1e-3)
+    if rng.random() < 0.3:
+        grey = grey ** rng.uniform(0.7, 1.4)
+    eight = (grey * 255 + 0.5).astype(np.uint8)
+    if eight.shape != (SIZE, SIZE):
+        eight = np.asarray(Pillow.fromarray(eight).resize((SIZE, SIZE), Pillow.Resampling.BICUBIC))
+    return eight
+
+
+def _encode(tokenizer: Tokenizer, exchange: questions.Exchange, tokens: int) -> tuple[list[int], list[int]]:
+    prompt = tokenizer.encode(chat(exchange.question, tokens))
+    return prompt, [*tokenizer.encode(exchange.answer), tokenizer.token_id("<|im_end|>")]
+
+
+def sample(rng: np.random.Generator, tokenizer: Tokenizer, tokens: int) -> list[Sample]:
+    """A new scene and its mirror image."""
+    scene = scenes.random_scene(rng)
+    image = render(scene, rng)
+    tint = np.ones(3, np.float32)
+    if scene.kind == "other" and rng.random() < 0.3:
+        tint = rng.uniform(0.2, 1.0, 3).astype(np.float32)
+    made = []
+    for version, picture in ((scene, image), (scenes.mirrored(scene), image[:, ::-1].copy())):
+        boxes = np.zeros((MAX_OBJECTS, 4), np.float32)
+        labels = np.full(MAX_OBJECTS, NONE)
+        for place, insert in enumerate(version.inserts[:MAX_OBJECTS]):
+            boxes[place], labels[place] = insert.box, LABELS.index(insert.label)
+        others = [_encode(tokenizer, questions.random_exchange(version, rng), tokens) for _ in range(3)]
+        detection = _encode(tokenizer, questions.detection(version), tokens)
+        made.append(Sample(picture, tint, boxes, labels, detection, others))
+    return made
+
+
+def produce(target: Any, seed: int, folder: str, tokens: int) -> None:
+    """Fill a queue with samples, for ever."""
+    torch.set_num_threads(1)
+    rng, tokenizer = np.random.default_rng(seed), Tokenizer(Path(folder))
+    while True:
+        target.put([s for _ in range(16) for s in sample(rng, tokenizer, tokens)])
+
+
+class Aids(nn.Module):
+    """Training-only heads on patches and on image tokens."""
+
+    def __init__(self, config: MedregaConfig) -> None:
+        super().__init__()
+        self.patch = nn.Linear(config.vision.hidden_size, NONE + 1 + 4)
+        self.token = nn.Linear(config.decoder.hidden_size, NONE + 1 + 4 * BINS)
+
+
+def patch_loss(out: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+    """Class and box of the smallest insert over each patch's centre; `out` is [B, patches, ...], row by row."""
+    centres = (torch.arange(GRID) + 0.5) / GRID
+    x, y = centres.repeat(GRID), centres.repeat_interleave(GRID)
+    inside = (
+        (x > boxes[:, :, None, 0])
+        & (x < boxes[:, :, None, 2])
+        & (y > boxes[:, :, None, 1])
+        & (y < boxes[:, :, None, 3])
+    ) & (labels != NONE)[:, :, None]
+    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    chosen = torch.where(inside, area[:, :, None], torch.inf).argmin(1)
+    covered = inside.any(1)
+    target = torch.where(covered, labels.gather(1, chosen), NONE)
+    loss = functional.cross_entropy(out[..., : NONE + 1].flatten(0, 1), target.flatten())
+    wanted = boxes.gather(1, chosen[..., None].expand(-1, -1, 4))[covered]
+    return loss + box_loss(out[..., NONE + 1 :][covered], wanted)
+
+
+def box_loss(out: Tensor, wanted: Tensor) -> Tensor:
+    """L1 and 1 - IoU of boxes given by the logits of their edges."""
+    if not len(wanted):
+        return out.sum() * 0
+    got = out.sigmoid() * 1.1 - 0.05
+    overlap = (torch.minimum(got[:, 2:], wanted[:, 2:]) - torch.maximum(got[:, :2], wanted[:, :2])).clamp(min=0).prod(1)
+    union = (got[:, 2:] - got[:, :2]).clamp(min=0).prod(1) + (wanted[:, 2:] - wanted[:, :2]).prod(1) - overlap
+    return 4 * (got - wanted).abs().mean() + (1 - overlap / union.clamp(min=1e-4)).mean()
+
+
+def token_loss(out: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+    """Class and edges of the insert whose centre lies in a token's cell.
+
+    Tokens lie column by column: that is the order of pixel shuffle v1.
+    """
+    side = GRID // 2
+    batch = len(boxes)
+    centre = ((boxes[..., :2] + boxes[..., 2:]) / 2 * side).long().clamp(0, side - 1)
+    cell = centre[..., 0] * side + centre[..., 1]
+    target = torch.full((batch, side * side), NONE)
+    owner = torch.full((batch, side * side), -1)
+    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    for place in area.argsort(1, descending=True).T:  # the largest first, so that smaller ones win a shared cell
+        rows = torch.arange(batch)
+        real = labels[rows, place] != NONE
+        target[rows[real], cell[rows, place][real]] = labels[rows, place][real]
+        owner[rows[real], cell[rows, place][real]] = place[real]
+    loss = functional.cross_entropy(out[..., : NONE + 1].flatten(0, 1), target.flatten())
+    held = owner >= 0
+    if held.any():
+        wanted = boxes.gather(1, owner.clamp(min=0)[..., None].expand(-1, -1, 4))[held]
+        steps = torch.arange(BINS) + 0.5
+        soft = (-0.5 * ((wanted[..., None] * BINS - steps) / 0.8) ** 2).softmax(-1)
+        logits = out[..., NONE + 1 :][held].reshape(-1, 4, BINS)
+        loss = loss + functional.cross_entropy(logits.flatten(0, 1), soft.flatten(0, 1))
+    return loss
+
+
+def answer_loss(
+    model: Medrega, image_tokens: Tensor, pairs: list[tuple[list[int], list[int]]], context: int, digits: Tensor
+) -> tuple[Tensor, float]:
+    """Cross-entropy of the answers; the last digit of a coordinate, which is below the pixel, counts less."""
+    longest = max(len(p) + len(a) for p, a in pairs)
+    length = -(-longest // 32) * 32  # few different lengths: each is compiled once
+    ids = torch.zeros(len(pairs), length, dtype=torch.long)
+    weight = torch.zeros(len(pairs), length)
+    for row, (prompt, answer) in enumerate(pairs):
+        ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        weight[row, len(prompt) : len(prompt) + len(answer)] = 1
+    digit = digits[ids]
+    final = digit & ~torch.roll(digit, -1, 1) & torch.roll(digit, 1, 1)
+    weight[final] *= 0.3
+    embedded = model.language_model.model.embed_tokens(ids)
+    where = ids == context
+    embedded = embedded.masked_scatter(where[..., None], image_tokens.to(embedded.dtype))
+    hidden, _ = model.language_model.hidden(embedded)
+    picked = weight[:, 1:] > 0
+    logits = model.language_model.lm_head(hidden[:, :-1][picked]).float()
+    wanted, heavy = ids[:, 1:][picked], weight[:, 1:][picked]
+    each = functional.cross_entropy(logits, wanted, reduction="none")
+    with torch.no_grad():
+        right = float((logits.argmax(-1) == wanted).float().mean())
+    return (each * heavy).sum() / heavy.sum(), right
+
+
+class Trainer:
+    """State of a training run: weights, averages, optimisers, and the step it is at."""
+
+    def __init__(self, out: Path, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.out, self.folder = out, out / "checkpoint"
+        if not (self.folder / "tokenizer.model").exists():
+            checkpoint.write_tokenizer(self.folder)
+            vocabulary = 1 + max(Tokenizer(self.folder)._added.values())
+            checkpoint.write_config(self.folder, vocabulary)
+        self.tokenizer = Tokenizer(self.folder)
+        self.config = MedregaConfig.from_folder(self.folder)
+        self.model, self.aids = Medrega(self.config), Aids(self.config)
+        initialise(self.model)
+        self.digits = torch.zeros(self.config.decoder.vocab_size, dtype=torch.bool)
+        self.digits[[self.tokenizer.encode(str(d))[0] for d in range(10)]] = True
+        named = [*self.model.named_parameters(), *self.aids.named_parameters()]
+        matrix = [p for n, p in named if p.ndim == 2 and ".layers." in n]
+        rest = [p for n, p in named if not (p.ndim == 2 and ".layers." in n)]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(matrix, lr=0.012, weight_decay=0.02, momentum=0.95, adjust_lr_fn="original"),
+            torch.optim.AdamW(rest, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        ]
+        self.base = [0.012, 2e-3]
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.step = 0
+        if (out / "state.pt").exists():
+            self._load(torch.load(out / "state.pt", weights_only=True))
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.aids.load_state_dict(state["aids"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.average, self.step = state["average"], state["step"]
+
+    def save(self) -> None:
+        """The run's state, and the averaged weights as a checkpoint folder."""
+        state = {
+            "model": self.model.state_dict(),
+            "aids": self.aids.state_dict(),
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "average": self.average,
+            "step": self.step,
+        }
+        torch.save(state, self.out / "state.tmp")
+        (self.out / "state.tmp").rename(self.out / "state.pt")
+        shadow = Medrega(self.config)
+        shadow.load_state_dict(self.average)
+        checkpoint.write_weights(self.folder, shadow)
+
+    def compile(self) -> None:
+        """Fuse the small operations: three times as fast on two cores."""
+        model = self.model
+        model.vision_model.forward = torch.compile(model.vision_model.forward, dynamic=False)  # type: ignore[method-assign]
+        for layer in model.language_model.model.layers:
+            layer.forward = torch.compile(layer.forward, dynamic=False)
+
+    def rate(self, scale: float) -> None:
+        """Set the learning rates."""
+        for optimiser, base in zip(self.optimisers, self.base, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = base * scale
+
+    def update(self, batch: list[Sample], rng: np.random.Generator, language: bool) -> dict[str, float]:
+        """One step of the optimiser."""
+        grey = torch.from_numpy(np.stack([s.image for s in batch])).float()[:, None] / 255.0
+        tint = torch.from_numpy(np.stack([s.tint for s in batch]))[:, :, None, None]
+        pixels = (grey * tint - torch.from_numpy(MEAN)[:, None, None]) / torch.from_numpy(STD)[:, None, None]
+        boxes = torch.from_numpy(np.stack([s.boxes for s in batch]))
+        labels = torch.from_numpy(np.stack([s.labels for s in batch]))
+        figures: dict[str, float] = {}
+        # The plain attention is faster here than the fused one, whose backward pass is slow on a CPU.
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            model = self.model
+            patches = model.vision_model(pixels, -1)
+            square = patches.reshape(len(batch), GRID, GRID, -1)
+            tokens = model.mlp1(pixel_shuffle(square, 0.5, "v1").flatten(1, 2))
+            per_patch, per_token = self.aids.patch(patches).float(), self.aids.token(tokens).float()
+            near, far = patch_loss(per_patch, boxes, labels), token_loss(per_token, boxes, labels)
+            figures |= {"patch": near.item(), "token": far.item()}
+            loss = near + far if not language else 0.3 * (near + far)
+            if language:
+                context = self.tokenizer.image_context_id
+                # Detection for the first five eighths of the batch, any other question for the rest.
+                cut = len(batch) * 5 // 8
+                pairs = [s.detection for s in batch[:cut]]
+                said, figures["right"] = answer_loss(model, tokens[:cut], pairs, context, self.digits)
+                pairs = [s.others[rng.integers(len(s.others))] for s in batch[cut:]]
+                also, figures["right_other"] = answer_loss(model, tokens[cut:], pairs, context, self.digits)
+                figures |= {"answer": said.item(), "other": also.item()}
+                loss = loss + said + 0.5 * also
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([p for o in self.optimisers for g in o.param_groups for p in g["params"]], 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(0.998, self.step / (self.step + 50))
+        with torch.no_grad():
+            for key, value in self.model.state_dict().items():
+                self.average[key].lerp_(value, 1 - decay)
+        return figures
+
+
+def initialise(model: Medrega) -> None:
+    """Small normal weights; positions begin as two-dimensional sines, so that places are told apart from the start."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2 and "embedding" not in name and "embed_tokens" not in name:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 * 0.7)
+    body = model.language_model.model
+    nn.init.normal_(body.embed_tokens.weight, std=0.05)
+    nn.init.normal_(model.language_model.lm_head.weight, std=0.02)
+    for name, parameter in body.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            nn.init.zeros_(parameter)
+    embeddings = model.vision_model.embeddings
+    size = embeddings.position_embedding.shape[-1]
+    waves = torch.exp2(torch.arange(size // 4) * (5.0 / (size // 4)) - 1) * torch.pi
+    place = (torch.arange(GRID) + 0.5) / GRID
+    wave = torch.cat([(place[:, None] * waves).sin(), (place[:, None] * waves).cos()], 1)
+    across, down = wave.repeat(GRID, 1), wave.repeat_interleave(GRID, 0)
+    with torch.no_grad():
+        embeddings.position_embedding[0, 0].zero_()
+        embeddings.position_embedding[0, 1:] = torch.cat([across, down], 1) * 0.5
+        embeddings.class_embedding.normal_(std=0.02)
+        nn.init.normal_(embeddings.patch_embedding.weight, std=768**-0.5)
+
+
+def main() -> None:
+    """Train, saving now and then."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; its checkpoint/ is the result")
+    parser.add_argument("--steps", type=int, default=40000, help="steps in all")
+    parser.add_argument("--warm-up", type=int, default=4000, help="steps of the vision tower alone")
+    parser.add_argument(
+        "--decay", type=float, default=0.3, help="last share of the steps, in which the rate falls to 0"
+    )
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=20260101)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(args.out, args.seed)
+    context = multiprocessing.get_context("spawn")
+    incoming: Any = context.Queue(maxsize=8)
+    arguments = (incoming, args.seed + 1 + trainer.step, str(trainer.folder), trainer.config.image_tokens)
+    producer = context.Process(target=produce, args=arguments, daemon=True)
+    producer.start()
+    rng = np.random.default_rng(args.seed + trainer.step)
+    pool: list[Sample] = []
+    sums: dict[str, list[float]] = {}
+    begun = time.monotonic()
+    trainer.compile()
+    try:
+        while trainer.step < args.steps:
+            wait = len(pool) < 32 * args.batch
+            try:
+                for new in incoming.get(block=wait):
+                    if len(pool) < 60000:
+                        pool.append(new)
+                    else:
+                        pool[rng.integers(len(pool))] = new
+            except queue.Empty:
+                pass
+            if wait:
+                continue
+            left = (args.steps - trainer.step) / (args.decay * args.steps)
+            trainer.rate(min(1.0, trainer.step / 200, left))
+            batch = [pool[i] for i in rng.integers(len(pool), size=args.batch)]
+            for key, value in trainer.update(batch, rng, trainer.step >= args.warm_up).items():
+                sums.setdefault(key, []).append(value)
+            if trainer.step % 100 == 0:
+                means = {key: round(float(np.mean(values)), 4) for key, values in sums.items()}
+                line = {"step": trainer.step, "seconds": round(time.monotonic() - begun), "pool": len(pool), **means}
+                print(json.dumps(line), flush=True)
+                sums = {}
+            if trainer.step % 500 == 0:
+                trainer.save()
+        trainer.save()
+    finally:
+        producer.terminate()
+
+
+if __name__ == "__main__":
+    main()
