@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Final
 
 import pydicom
-from engine.phantom.studies import write_phantoms
 from pydicom.dataset import Dataset
 
 from dicom_node import scu
@@ -43,6 +42,7 @@ from dicom_node.settings_page import as_toml
 from dicom_node.spool import Spool
 from engine.errors import NodeError
 from engine.findings import LANGUAGES, StudyReading
+from engine.phantom.studies import write_phantoms
 from engine.study import load_studies
 from sr_writer import kind_of
 
@@ -210,7 +210,7 @@ def _settings(out: Path, pacs: scu.Peer, runtime: str, model: str) -> Settings:
 
 @contextmanager
 def _node(settings: Settings, out: Path, report: Report) -> Iterator[subprocess.Popen[str]]:
-    """``medrega-pacs up`` in a process of its own, ended by Ctrl-C's signal as a person would end it; never outlives us."""
+    """``medrega-pacs up`` in a process of its own, ended as by Ctrl-C and never outliving us."""
     report("Starting the node", 0, 0)
     config = out / "node.toml"
     config.write_text(as_toml(settings), encoding="utf-8")

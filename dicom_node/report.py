@@ -17,6 +17,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         RunState.NOT_RUN: "No image was read.",
         "certainty": "certainty {value:.2f}, uncalibrated",
         "calibrated": "certainty {value:.2f}",
+        "colon": ": ",
+        "brackets": " ({})",
         "frame": "image {number}, frame {frame}",
         "image": "image {number}",
         "report": "Report",
@@ -34,6 +36,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         RunState.NOT_RUN: "未读取任何图像。",
         "certainty": "确定度 {value:.2f}，未校准",
         "calibrated": "确定度 {value:.2f}",
+        "colon": "：",
+        "brackets": "（{}）",
         "frame": "图像 {number}，第 {frame} 帧",
         "image": "图像 {number}",
         "report": "报告",
@@ -58,11 +62,11 @@ def report_text(reading: StudyReading, languages: Sequence[Language]) -> str:
     str
         Ends with a newline. UIDs identify the study; nothing of the patient is in it.
     """
-    parts = [_part(reading, language) for language in languages]
+    parts = [_part(reading, language, languages) for language in languages]
     return f"{reading.study_instance_uid}\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _part(reading: StudyReading, language: Language) -> str:
+def _part(reading: StudyReading, language: Language, languages: Sequence[Language]) -> str:
     words = _WORDS[language]
     model = reading.model
     lines = [words["title"]]
@@ -83,7 +87,8 @@ def _part(reading: StudyReading, language: Language) -> str:
                 number=numbers.get((region.sop_instance_uid, region.frame), "?"), frame=region.frame
             )
             lines.append(f"    {place}: ({', '.join(f'{value:.1f}' for value in region.box)})")
-        lines += [f"    {note}" for note in finding.notes]
+        if language == languages[0]:  # remarks of the grounding checks are English, so once is enough
+            lines += [f"    {note}" for note in finding.notes]
     if reading.narrative.get(language):
         lines += ["", words["report"], reading.narrative[language]]
     if reading.partial:
@@ -96,9 +101,10 @@ def _part(reading: StudyReading, language: Language) -> str:
 def _finding(finding: Finding, language: Language) -> str:
     words = _WORDS[language]
     said = finding.names.get(language) or finding.label
-    if finding.text.get(language):
-        said += f": {finding.text[language]}"
+    text = finding.text.get(language)
+    if text and text.casefold() != said.casefold():
+        said += words["colon"] + text
     if finding.certainty is not None:
         certainty = words["calibrated" if finding.calibrated else "certainty"].format(value=finding.certainty)
-        said += f" ({certainty})"
+        said += words["brackets"].format(certainty)
     return said

@@ -66,9 +66,9 @@ def read(
                 print_error(f"study {study.study_instance_uid}: {error}", error.advice)
                 failed += 1
             else:
-                count = len(reading.findings)
-                said = f"{count} finding{'s' * (count != 1)}" if count else reading.state.replace("_", " ")
-                console().print(f"{said}, {len(reading.images)} images read: {out / study.study_instance_uid}")
+                said = _count(len(reading.findings), "finding") if reading.findings else reading.state.replace("_", " ")
+                where = out / study.study_instance_uid
+                console().print(f"{said}, {_count(len(reading.images), 'image')} read: {where}")
     finally:
         runtime.close()
     if failed:
@@ -95,6 +95,10 @@ def _read_one(study: Study, runtime: Runtime, languages: tuple[Language, ...], o
         check_results(results, reading, study.headers)
         write_results_folder(out / study.study_instance_uid, study, reading, results, languages)
     return reading
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def phantom(
