@@ -10,16 +10,17 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import pydicom.config
 from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
@@ -43,6 +44,7 @@ READ_ERRORS: Final = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -55,6 +57,7 @@ READ_ERRORS: Final = (
     zlib.error,
 )
 
+_NUMBERS: Final = ("DS", "IS")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _PREAMBLE: Final = 128
 _DICOMDIR_CLASS: Final = "1.2.840.10008.1.3.10"
@@ -138,28 +141,23 @@ def open_part10(path: Path) -> BinaryIO:
     NotDicomError
         If the file cannot be opened, does not begin like DICOM, or inflates beyond the limit.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise NotDicomError(f"the file cannot be opened ({error.strerror})") from error
-    try:
-        head = file.read(_PREAMBLE + 4)
-        file.seek(0)
-        if head[_PREAMBLE:] != b"DICM":
-            if head[:2] not in _DATASET_BEGINNINGS:
-                raise NotDicomError("the file is not DICOM")
-            return file
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return file
-        with file:
-            return _inflate(file, meta)
-    except READ_ERRORS as error:
-        file.close()
-        raise _damaged(error) from error
-    except NotDicomError:
-        file.close()
-        raise
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+        except OSError as error:
+            raise NotDicomError(f"the file cannot be opened ({error.strerror})") from error
+        try:
+            head = file.read(_PREAMBLE + 4)
+            file.seek(0)
+            if head[_PREAMBLE:] != b"DICM":
+                if head[:2] not in _DATASET_BEGINNINGS:
+                    raise NotDicomError("the file is not DICOM")
+            elif (meta := read_file_meta_info(path)).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                return _inflate(file, meta)
+        except READ_ERRORS as error:
+            raise _damaged(error) from error
+        stack.pop_all()  # the caller closes it
+        return file
 
 
 def _inflate(file: BinaryIO, meta: FileMetaDataset) -> BinaryIO:
@@ -192,6 +190,8 @@ def load_instance(path: Path) -> Instance:
             meta = header.file_meta
             _settle(header)
             _settle(meta)
+            if isinstance(file, BytesIO):
+                meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
             if meta.get("MediaStorageSOPClassUID") == _DICOMDIR_CLASS:
                 raise NotDicomError("the file is a DICOMDIR, an index of other files")
             for keyword, spare in _IN_META.items():
@@ -280,8 +280,8 @@ def _settle(dataset: Dataset) -> None:
     pending: list[tuple[Dataset, int]] = [(dataset, 1)]
     while pending:
         current, depth = pending.pop()
-        for tag in list(current.keys()):
-            raw = current.get_item(tag)
+        for raw in list(current.values()):
+            tag = raw.tag
             if isinstance(raw, RawDataElement) and raw.value is None and raw.length:
                 del current[tag]  # deferred: bulk data
                 continue
@@ -290,11 +290,19 @@ def _settle(dataset: Dataset) -> None:
             except READ_ERRORS:
                 del current[tag]
                 continue
-            if element.VR == "SQ":
+            if element.VR in _NUMBERS and any(isinstance(value, str) for value in _values(element)):
+                del current[tag]  # a number string that is no number
+            elif element.VR == "SQ":
                 if depth >= MAX_DEPTH:
                     del current[tag]
                 else:
                     pending.extend((item, depth + 1) for item in element.value)
+
+
+def _values(element: DataElement) -> list[Any]:
+    if element.is_empty:
+        return []
+    return list(element.value) if element.VM > 1 else [element.value]
 
 
 def _uid(header: Dataset, keyword: str) -> str:
