@@ -1,0 +1,129 @@
+"""Delivery: a run's results to one destination by C-STORE, in one association, tried again until they arrive."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
+from dicom_node.ledger.database import DatabaseError
+from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.ledger.records import DueDelivery, Outcome
+from dicom_node.process import new_owner
+from dicom_node.scu import Peer, PeerError, SendResult, StoredFile, Timeouts, send
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+from engine.errors import MedregaError, NodeError, SettingsError
+
+PERMANENT_ATTEMPTS: Final = 3
+"""So often is tried what a peer refused for good: a moment later its settings may have been put right."""
+_JITTER: Final = 0.2
+
+log = structlog.get_logger(__name__)
+
+
+class Deliverer:
+    """Delivers shipments; one for a worker process, called from several threads.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+    spool : Spool
+    clock : callable, optional
+        The same as the ledger's.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger, spool: Spool, clock: Clock = utc_now) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._spool = spool
+        self._clock = clock
+
+    def deliver(self, run_id: str, destination: str) -> None:
+        """Try a shipment, if it is still due. Every outcome is in the ledger; nothing is raised for it."""
+        owner = new_owner()
+        seconds = self._lease_seconds()
+        due = self._ledger.deliveries.claim(run_id, destination, owner, seconds)
+        if not due:
+            return
+        with structlog.contextvars.bound_contextvars(run=run_id, destination=destination):
+            try:
+                try:
+                    outcomes = self._attempt(run_id, destination, owner, due)
+                except (LeaseLostError, DatabaseError):
+                    raise
+                except Exception as error:
+                    log.error("unexpected error", exc_info=error)
+                    reason = f"unexpected error {type(error).__name__}"
+                    outcomes = [self._outcome(item, None, reason, retry=False) for item in due]
+                state = self._ledger.deliveries.finish(run_id, destination, owner, outcomes)
+            except LeaseLostError as error:
+                log.warning("delivery given up", reason=str(error))
+                return
+            arrived = sum(outcome.state is DeliveryState.DELIVERED for outcome in outcomes)
+            log.info("delivery tried", arrived=arrived, of=len(outcomes), state=state)
+            if state is State.FAILED:
+                log.error("delivery failed for good", reason=next((o.reason for o in outcomes if o.reason), ""))
+
+    def _lease_seconds(self) -> float:
+        """Above the longest silence of a peer, twice."""
+        settings = self._settings.delivery
+        return 2 * (settings.association_timeout_seconds + settings.dimse_timeout_seconds) + 60
+
+    def _attempt(self, run_id: str, destination: str, owner: str, due: list[DueDelivery]) -> list[Outcome]:
+        try:
+            target = self._settings.destination(destination)
+        except SettingsError as error:
+            return [self._outcome(item, None, str(error), retry=False) for item in due]
+        outcomes: list[Outcome] = []
+        files: list[tuple[DueDelivery, StoredFile]] = []
+        for item in due:
+            try:
+                files.append((item, self._open(item)))
+            except MedregaError as error:
+                outcomes.append(self._outcome(item, None, str(error), retry=False))
+        waiting = iter([item for item, _ in files])
+
+        def sent(result: SendResult) -> None:
+            item = next(waiting)
+            outcome = self._outcome(item, result.status, result.reason, retry=result.retry, ok=result.ok)
+            if result.ok:
+                self._ledger.deliveries.arrived(outcome)
+            outcomes.append(outcome)
+            self._ledger.deliveries.renew(run_id, destination, owner, self._lease_seconds())
+
+        settings = self._settings.delivery
+        try:
+            send(
+                [file for _, file in files],
+                Peer(target.aet, target.host, target.port),
+                self._settings.listener.aet,
+                Timeouts(settings.association_timeout_seconds, settings.dimse_timeout_seconds),
+                on_result=sent,
+            )
+        except PeerError as error:
+            outcomes += [self._outcome(item, None, str(error), retry=error.retry) for item in waiting]
+        return outcomes
+
+    def _open(self, item: DueDelivery) -> StoredFile:
+        """The stored object, if it is still the one that was made."""
+        if self._spool.sha256(item.result.path) != item.result.sha256:
+            raise NodeError("a stored result is not as it was made")
+        return StoredFile.open(self._spool.path(item.result.path))
+
+    def _outcome(self, item: DueDelivery, status: int | None, reason: str, *, retry: bool, ok: bool = False) -> Outcome:
+        if ok:
+            return Outcome(item.id, DeliveryState.DELIVERED, status, reason)
+        settings, now = self._settings.delivery, self._clock()
+        attempts = item.attempts + 1
+        given_up = now - item.since >= timedelta(hours=settings.max_hours) if retry else attempts >= PERMANENT_ATTEMPTS
+        if given_up:
+            return Outcome(item.id, DeliveryState.FAILED, status, reason)
+        delay = min(settings.first_delay_seconds * 2.0 ** min(attempts - 1, 30), settings.max_delay_seconds)
+        # Jitter keeps studies that failed together from knocking together; no secret depends on it.
+        delay *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        return Outcome(item.id, DeliveryState.PENDING, status, reason, now + timedelta(seconds=delay))

@@ -1,0 +1,102 @@
+"""Dispatch: messages that say what is to be done. They carry ids only, may be lost, and may come twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+import kombu.exceptions
+import structlog
+from celery import Celery
+
+from dicom_node.broker import BrokerError, celery_app, waiting_tasks
+from dicom_node.ledger import Ledger
+from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.settings import Settings
+
+READING: Final = "reading"
+DELIVERY: Final = "delivery"
+READ_TASK: Final = "medrega.read"
+DELIVER_TASK: Final = "medrega.deliver"
+_GRACE: Final = timedelta(seconds=5)
+"""After so long a message that is neither in its queue nor worked on is taken for lost."""
+
+log = structlog.get_logger(__name__)
+
+
+def make_app(settings: Settings) -> Celery:
+    """The node's Celery application; `dicom_node.tasks` gives it its tasks in workers."""
+    return celery_app(settings, visibility_seconds=settings.reading.deadline_seconds + settings.reading.lease_seconds)
+
+
+class Dispatcher:
+    """Sends messages for whatever the ledger says is due.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+    app : Celery
+    clock : callable, optional
+        The same as the ledger's.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger, app: Celery, clock: Clock = utc_now) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._app = app
+        self._clock = clock
+
+    def dispatch_readings(self) -> None:
+        """Send for every queued run that is due and has no message on its way.
+
+        Raises
+        ------
+        BrokerError
+            If the broker cannot be reached; the ledger still has what is due, for the next time.
+        """
+        new, old = self._ledger.runs.to_dispatch(self._sent_before())
+        waiting = waiting_tasks(self._settings, READING) if old else set()
+        lost = [run_id for run_id in old if _reading_id(run_id) not in waiting]
+        if lost:
+            log.warning("messages were lost and are sent again", queue=READING, messages=len(lost))
+        for run_id in [*new, *lost]:
+            self._send(READ_TASK, READING, (run_id,), _reading_id(run_id))
+            self._ledger.runs.dispatched([run_id])
+        self._ledger.runs.dispatched([run_id for run_id in old if run_id not in lost])
+
+    def dispatch_deliveries(self) -> None:
+        """Send for every shipment that is due and has no message on its way.
+
+        Raises
+        ------
+        BrokerError
+            As `dispatch_readings`.
+        """
+        new, old = self._ledger.deliveries.to_dispatch(self._sent_before())
+        waiting = waiting_tasks(self._settings, DELIVERY) if old else set()
+        lost = [shipment for shipment in old if _delivery_id(*shipment) not in waiting]
+        if lost:
+            log.warning("messages were lost and are sent again", queue=DELIVERY, messages=len(lost))
+        for shipment in [*new, *lost]:
+            self._send(DELIVER_TASK, DELIVERY, shipment, _delivery_id(*shipment))
+            self._ledger.deliveries.dispatched([shipment])
+        self._ledger.deliveries.dispatched([shipment for shipment in old if shipment not in lost])
+
+    def _sent_before(self) -> datetime:
+        return self._clock() - _GRACE
+
+    def _send(self, task: str, queue: str, arguments: Iterable[str], task_id: str) -> None:
+        try:
+            self._app.send_task(task, args=list(arguments), task_id=task_id, queue=queue)
+        except (kombu.exceptions.OperationalError, OSError) as error:
+            raise BrokerError(f"the broker cannot be reached ({type(error).__name__})") from None
+
+
+def _reading_id(run_id: str) -> str:
+    return f"read-{run_id}"
+
+
+def _delivery_id(run_id: str, destination: str) -> str:
+    return f"deliver-{run_id}-{destination}"

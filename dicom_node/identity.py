@@ -1,0 +1,134 @@
+"""Which object a received data set is: its UIDs, read from its first elements and nothing more of it."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from engine.errors import NodeError
+from engine.study import READ_ERRORS
+
+DOES_NOT_MATCH: Final = 0xA900
+"""Data set does not match SOP class: an attribute that every IOD demands is missing, or is not as the request says."""
+CANNOT_UNDERSTAND: Final = 0xC000
+
+_TAGS: Final = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "ContributingEquipmentSequence",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+)
+_LAST: Final = Tag("SeriesInstanceUID")
+_PREFIXES: Final = (1 << 16, 1 << 24)
+"""How much of a data set is looked at, and how much more when the UIDs do not stand within that."""
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+_PROCESSING_EQUIPMENT: Final = "109102"
+_SOFTWARE: Final = "medrega-pacs "
+"""How the software version of every result's Contributing Equipment begins, whatever the model."""
+
+
+class RefusedError(NodeError):
+    """A received object is not taken.
+
+    Parameters
+    ----------
+    status : int
+        For the C-STORE response (PS3.4 table B.2-1).
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The UIDs of an object; `sop_class_uid` and `sop_instance_uid` are empty where the data set has none.
+
+    Parameters
+    ----------
+    own : bool
+        Whether its Contributing Equipment (PS3.3 C.12.1.5) says that a node of this kind made it.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    own: bool
+
+
+def identify(dataset: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
+    """Read the UIDs of an encoded data set.
+
+    Raises
+    ------
+    RefusedError
+        If it cannot be parsed, or lacks its study's or series' UID, or one of them is no UID.
+    """
+    header = _read(dataset, UID(transfer_syntax_uid))
+    try:
+        uids = [str(header.get(keyword) or "") for keyword in _TAGS if keyword.endswith("UID")]
+        own = any(map(_is_own, header.get("ContributingEquipmentSequence") or ()))
+    except READ_ERRORS as error:
+        raise RefusedError(f"the data set's UIDs cannot be read ({type(error).__name__})", CANNOT_UNDERSTAND) from None
+    sop_class, sop_instance, study, series = uids
+    for name, uid in (("Study", study), ("Series", series)):
+        if not uid:
+            raise RefusedError(f"the data set has no {name} Instance UID", DOES_NOT_MATCH)
+    if not all(_UID.fullmatch(uid) and uid.strip(".") for uid in uids if uid):
+        raise RefusedError("a UID of the data set is not made of digits and dots, at most 64", DOES_NOT_MATCH)
+    return Identity(study, series, sop_instance, sop_class, own)
+
+
+def _is_own(item: Dataset) -> bool:
+    purposes = [str(purpose.get("CodeValue") or "") for purpose in item.get("PurposeOfReferenceCodeSequence") or ()]
+    versions = item.get("SoftwareVersions") or ()
+    if isinstance(versions, str):
+        versions = (versions,)
+    return _PROCESSING_EQUIPMENT in purposes and any(str(version).startswith(_SOFTWARE) for version in versions)
+
+
+def _read(dataset: bytes | memoryview, transfer_syntax: UID) -> Dataset:
+    failure = ""
+    for limit in _PREFIXES:
+        passed = False
+
+        def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+            nonlocal passed
+            passed = tag > _LAST
+            return passed
+
+        try:
+            if transfer_syntax == DeflatedExplicitVRLittleEndian:
+                # Never inflated as a whole: a few hundred KB can hold hundreds of MB.
+                head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(dataset, limit)
+                whole = len(head) < limit
+            else:
+                head, whole = bytes(dataset[:limit]), len(dataset) <= limit
+            header = read_dataset(
+                BytesIO(head),
+                transfer_syntax.is_implicit_VR,
+                transfer_syntax.is_little_endian,
+                stop_when=beyond,
+                specific_tags=[Tag(keyword) for keyword in _TAGS],
+            )
+        except READ_ERRORS as error:
+            failure, whole = type(error).__name__, len(dataset) <= limit
+        else:
+            failure = ""
+            if passed or whole:
+                return header
+        if whole:
+            break
+    why = failure or "its UIDs do not stand at its beginning"
+    raise RefusedError(f"the data set cannot be parsed ({why})", CANNOT_UNDERSTAND)

@@ -1,0 +1,145 @@
+"""The ledger's database: connections, transactions, and migrations that several processes may start at once."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+
+from engine.errors import NodeError, SettingsError
+
+BUSY_SECONDS: Final = 30
+"""How long a writer waits for another one."""
+_MIGRATION_LOCK: Final = 0x4D45_4452  # any number of our own, for PostgreSQL's advisory locks
+
+
+class DatabaseError(NodeError):
+    """The ledger's database failed; what was asked of it did not happen.
+
+    Attributes
+    ----------
+    overtaken : bool
+        Whether another process entered the same row at the same moment, so that asking again succeeds.
+    """
+
+    retry = True
+
+    def __init__(self, kind: str, *, overtaken: bool = False) -> None:
+        super().__init__(f"the ledger's database failed ({kind})")
+        self.overtaken = overtaken
+
+
+class Database:
+    """SQLite in WAL mode, or PostgreSQL.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL.
+
+    Raises
+    ------
+    SettingsError
+        If the URL names no database that can be used; the message never holds the URL, which may have a password.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+            self.engine: Engine = create_engine(parsed)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise SettingsError(
+                f"ledger.url cannot be used ({type(error).__name__})",
+                advice="sqlite:////absolute/path.sqlite3, or postgresql+psycopg://user@host/database with psycopg",
+            ) from None
+        self._file: Path | None = None
+        if parsed.get_backend_name() == "sqlite":
+            if not parsed.database or parsed.database == ":memory:":
+                raise SettingsError("ledger.url names an SQLite database without a file; several processes share it")
+            self._file = Path(parsed.database)
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session in one transaction, committed at the end of the block.
+
+        Raises
+        ------
+        NodeError
+            If the database fails; its own message may quote values and is left out.
+        """
+        with self._translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads."""
+        engine = self.engine.execution_options(read_only=True)
+        with self._translated(), Session(engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, PoolTimeoutError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise DatabaseError(type(cause).__name__, overtaken=isinstance(error, IntegrityError)) from None
+
+    def migrate(self) -> None:
+        """Bring the tables up to this version; safe when several processes start at once."""
+        with self._translated(), self._one_at_a_time():
+            if self._file is not None:
+                with self.engine.connect() as connection:
+                    driver = connection.connection.driver_connection
+                    assert driver is not None  # noqa: S101 - a checked-out connection has one
+                    driver.execute("PRAGMA journal_mode = WAL")
+            with self.engine.begin() as connection:
+                if self._file is None:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+                command.upgrade(alembic_config(connection), "head")
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        if self._file is None:
+            yield
+            return
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with Path(f"{self._file}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration with the migrations inside this package."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not by the driver's guess
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")  # a transition that was told to someone survives a power cut
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes its lock at once: one that reads first and upgrades later can be refused without waiting.
+    reads = connection.get_execution_options().get("read_only")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,0 +1,176 @@
+"""Deliveries: each result to each destination, until all have arrived or one is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, tuple_, update
+from sqlalchemy.orm import Session, aliased
+
+from dicom_node.ledger.models import Delivery, DeliveryState, Lease, Result, Run
+from dicom_node.ledger.part import Part, delivery_key, stored_result
+from dicom_node.ledger.records import DueDelivery, Outcome
+from dicom_node.ledger.states import State
+
+Shipment = tuple[str, str]
+"""Run id and name of the destination: what goes in one association."""
+
+
+class Deliveries(Part):
+    """What is on its way."""
+
+    def to_dispatch(self, sent_before: datetime) -> tuple[list[Shipment], list[Shipment]]:
+        """Shipments that are due and that no message was sent for yet, and those whose message is older than a time.
+
+        Runs of one study go to a destination in their order: a later one waits until the earlier one has arrived.
+        """
+        earlier, pending = aliased(Run), aliased(Delivery)
+        overtakes = (
+            select(pending.id)
+            .join(earlier, earlier.id == pending.run_id)
+            .where(
+                earlier.study_instance_uid == Run.study_instance_uid,
+                earlier.number < Run.number,
+                earlier.state == State.DELIVERING,
+                pending.destination == Delivery.destination,
+                pending.state == DeliveryState.PENDING,
+            )
+            .exists()
+        )
+        with self._database.read() as session:
+            rows = session.execute(
+                select(Delivery.run_id, Delivery.destination, Delivery.dispatched_at)
+                .join(Run, Run.id == Delivery.run_id)
+                .where(
+                    Run.state == State.DELIVERING,
+                    Delivery.state == DeliveryState.PENDING,
+                    Delivery.next_attempt_at <= self._clock(),
+                    ~overtakes,
+                )
+                .order_by(Delivery.id)
+            ).all()
+            held = {
+                lease.key
+                for lease in session.scalars(select(Lease).where(Lease.key.startswith("delivery:"))).all()
+                if not self._lease_is_free(lease)
+            }
+        new: dict[Shipment, None] = {}
+        old: dict[Shipment, None] = {}
+        for run_id, destination, sent in rows:
+            if delivery_key(run_id, destination) in held:
+                continue
+            if sent is None:
+                new[run_id, destination] = None
+            elif sent <= sent_before:
+                old[run_id, destination] = None
+        return list(new), [shipment for shipment in old if shipment not in new]
+
+    def dispatched(self, shipments: Collection[Shipment]) -> None:
+        """Remember that messages for these shipments were sent."""
+        if shipments:
+            with self._database.write() as session:
+                session.execute(
+                    update(Delivery)
+                    .where(
+                        tuple_(Delivery.run_id, Delivery.destination).in_(list(shipments)),
+                        Delivery.state == DeliveryState.PENDING,
+                    )
+                    .values(dispatched_at=self._clock())
+                )
+
+    def claim(self, run_id: str, destination: str, owner: str, seconds: float) -> list[DueDelivery]:
+        """Start to deliver: take the lease; empty if there is nothing (more) to do or another worker is at it."""
+        with self._database.write() as session:
+            run = session.scalar(select(Run).where(Run.id == run_id).with_for_update())
+            if run is None or run.state is not State.DELIVERING:
+                return []
+            rows = session.execute(
+                select(Delivery, Result)
+                .join(Result, Result.id == Delivery.result_id)
+                .where(
+                    Delivery.run_id == run_id,
+                    Delivery.destination == destination,
+                    Delivery.state == DeliveryState.PENDING,
+                    Delivery.next_attempt_at <= self._clock(),
+                )
+                .order_by(Delivery.id)
+            ).all()
+            key = delivery_key(run_id, destination)
+            lease = session.get(Lease, key, with_for_update=True)
+            if not rows or not self._lease_is_free(lease):
+                return []
+            expires = self._clock() + timedelta(seconds=seconds)
+            if lease is None:
+                session.add(Lease(key=key, owner=owner, expires_at=expires))
+            else:
+                lease.owner, lease.expires_at = owner, expires
+            return [
+                DueDelivery(
+                    delivery.id,
+                    stored_result(result),
+                    delivery.attempts,
+                    delivery.created_at,
+                )
+                for delivery, result in rows
+            ]
+
+    def renew(self, run_id: str, destination: str, owner: str, seconds: float) -> None:
+        """Keep the lease for longer.
+
+        Raises
+        ------
+        LeaseLostError
+            If another worker took it.
+        """
+        with self._database.write() as session:
+            lease = self._hold(session, delivery_key(run_id, destination), owner)
+            lease.expires_at = self._clock() + timedelta(seconds=seconds)
+
+    def arrived(self, outcome: Outcome) -> None:
+        """Enter at once that a result has arrived, so that a crash a moment later does not send it again."""
+        with self._database.write() as session:
+            self._enter(session, outcome)
+
+    def finish(self, run_id: str, destination: str, owner: str, outcomes: Iterable[Outcome]) -> State:
+        """Enter the outcomes of an attempt, give the lease back, and end the run once nothing waits; its state."""
+        with self._database.write() as session:
+            run = self._lock_run(session, run_id)
+            lease = self._hold(session, delivery_key(run_id, destination), owner)
+            for outcome in outcomes:
+                self._enter(session, outcome)
+            session.delete(lease)
+            session.flush()
+            if run.state is State.DELIVERING:
+                self._settle(session, run)
+            return run.state
+
+    def _enter(self, session: Session, outcome: Outcome) -> None:
+        delivery = session.get(Delivery, outcome.delivery_id, with_for_update=True)
+        if delivery is None or delivery.state is not DeliveryState.PENDING:
+            return
+        delivery.state, delivery.status, delivery.reason = outcome.state, outcome.status, outcome.reason
+        delivery.attempts += 1
+        delivery.next_attempt_at, delivery.dispatched_at = outcome.next_attempt_at, None
+        if outcome.state is DeliveryState.DELIVERED:
+            delivery.delivered_at = self._clock()
+        if outcome.reason:
+            self._note(
+                session,
+                self._lock_run(session, delivery.run_id).study_instance_uid,
+                "delivery",
+                f"{delivery.destination}: {outcome.state.lower()}: {outcome.reason}",
+                delivery.run_id,
+            )
+
+    def _settle(self, session: Session, run: Run) -> None:
+        rows = session.scalars(select(Delivery).where(Delivery.run_id == run.id).order_by(Delivery.id)).all()
+        if any(row.state is DeliveryState.PENDING for row in rows):
+            return
+        failed = [row for row in rows if row.state is DeliveryState.FAILED]
+        if failed:
+            where = ", ".join(dict.fromkeys(row.destination for row in failed))
+            self._move(session, run, State.FAILED, f"not delivered to {where}: {failed[0].reason}")
+        else:
+            warned = sum(bool(row.reason) for row in rows)
+            self._move(session, run, State.DELIVERED, f"{warned} with a warning" if warned else "")

@@ -1,0 +1,257 @@
+"""The ledger: the states of all studies, and the way back in for a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import aliased
+
+from dicom_node.ledger.database import Database
+from dicom_node.ledger.deliveries import Deliveries
+from dicom_node.ledger.intake import Intake
+from dicom_node.ledger.leases import Leases
+from dicom_node.ledger.models import Delivery, DeliveryState, Event, Instance, Result, Run, Study
+from dicom_node.ledger.part import Clock, Part, run_key, utc_now
+from dicom_node.ledger.records import (
+    DeliveryRecord,
+    EventRecord,
+    ResultRecord,
+    RunRecord,
+    StudyRecord,
+    StudySummary,
+)
+from dicom_node.ledger.runs import Runs
+from dicom_node.ledger.states import ACTIVE, State
+from dicom_node.settings import Settings
+from engine.errors import NodeError
+
+FILE = "ledger.sqlite3"
+
+
+class Ledger(Part):
+    """The ledger.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL of the database.
+    clock : callable, optional
+        Gives the time, aware; tests bring their own.
+
+    Attributes
+    ----------
+    intake : Intake
+    runs : Runs
+    deliveries : Deliveries
+    leases : Leases
+    """
+
+    def __init__(self, url: str, clock: Clock = utc_now) -> None:
+        super().__init__(Database(url), clock)
+        self.intake = Intake(self._database, clock)
+        self.runs = Runs(self._database, clock)
+        self.deliveries = Deliveries(self._database, clock)
+        self.leases = Leases(self._database, clock)
+
+    @classmethod
+    def open(cls, settings: Settings, clock: Clock = utc_now) -> Self:
+        """The ledger of a node, its tables up to date."""
+        settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ledger = cls(ledger_url(settings), clock)
+        ledger.migrate()
+        return ledger
+
+    def migrate(self) -> None:
+        """Bring the tables up to this version; safe when several processes start at once."""
+        self._database.migrate()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._database.close()
+
+    def studies(self, state: State | None = None) -> list[StudySummary]:
+        """Every study with its latest run, the newest first; only those in a state if one is given."""
+        later = aliased(Run)
+        latest = select(func.max(later.number)).where(later.study_instance_uid == Study.study_instance_uid)
+        query = (
+            select(Study, Run)
+            .join(Run, (Run.study_instance_uid == Study.study_instance_uid) & (Run.number == latest.scalar_subquery()))
+            .order_by(Run.created_at.desc(), Run.id)
+        )
+        if state is not None:
+            query = query.where(Run.state == state)
+        with self._database.read() as session:
+            rows = session.execute(query).all()
+            counts: dict[str, int] = {}
+            callers: dict[str, set[str]] = {}
+            for uid, aet, count in session.execute(
+                select(Instance.study_instance_uid, Instance.calling_aet, func.count())
+                .where(Instance.run_id.is_not(None))
+                .group_by(Instance.study_instance_uid, Instance.calling_aet)
+            ).all():
+                counts[uid] = counts.get(uid, 0) + count
+                callers.setdefault(uid, set()).add(aet)
+        now = self._clock()
+        return [
+            StudySummary(
+                study_instance_uid=study.study_instance_uid,
+                state=run.state,
+                reason=run.reason,
+                run_id=run.id,
+                run_number=run.number,
+                instances=counts.get(study.study_instance_uid, 0),
+                calling_aets=tuple(sorted(callers.get(study.study_instance_uid, ()))),
+                created_at=study.created_at,
+                changed_at=run.changed_at,
+                age_seconds=max(0.0, (now - run.changed_at).total_seconds()),
+            )
+            for study, run in rows
+        ]
+
+    def study(self, study_instance_uid: str) -> StudyRecord:
+        """Everything known of a study.
+
+        Raises
+        ------
+        NodeError
+            If no image of it arrived.
+        """
+        with self._database.read() as session:
+            study = session.get(Study, study_instance_uid)
+            if study is None:
+                raise _unknown(study_instance_uid)
+            runs = session.scalars(
+                select(Run).where(Run.study_instance_uid == study_instance_uid).order_by(Run.number)
+            ).all()
+            ids = [run.id for run in runs]
+            results = session.scalars(select(Result).where(Result.run_id.in_(ids)).order_by(Result.id)).all()
+            deliveries = session.scalars(select(Delivery).where(Delivery.run_id.in_(ids)).order_by(Delivery.id)).all()
+            events = session.scalars(
+                select(Event).where(Event.study_instance_uid == study_instance_uid).order_by(Event.id)
+            ).all()
+            arrived = session.execute(
+                select(Instance.run_id, func.count())
+                .where(Instance.study_instance_uid == study_instance_uid)
+                .group_by(Instance.run_id)
+            ).all()
+        count = {row[0]: row[1] for row in arrived}
+        by_id = {result.id: result for result in results}
+        return StudyRecord(
+            study_instance_uid=study_instance_uid,
+            created_at=study.created_at,
+            conflicts=count.get(None, 0),
+            runs=tuple(
+                RunRecord(
+                    run.id,
+                    run.number,
+                    run.state,
+                    run.reason,
+                    run.supersedes,
+                    run.attempts,
+                    run.created_at,
+                    run.changed_at,
+                    run.reading_digest,
+                    sum(count.get(before.id, 0) for before in runs if before.number <= run.number),
+                )
+                for run in runs
+            ),
+            results=tuple(ResultRecord(r.run_id, r.kind, r.sop_instance_uid, r.sha256, r.path) for r in results),
+            deliveries=tuple(
+                DeliveryRecord(
+                    d.run_id,
+                    by_id[d.result_id].kind,
+                    by_id[d.result_id].sop_instance_uid,
+                    d.destination,
+                    d.state,
+                    d.attempts,
+                    d.status,
+                    d.reason,
+                    d.next_attempt_at,
+                    d.delivered_at,
+                )
+                for d in deliveries
+            ),
+            events=tuple(EventRecord(e.at, e.run_id, e.kind, e.from_state, e.to_state, e.reason) for e in events),
+        )
+
+    def retry(self, study_instance_uid: str) -> State:
+        """Give a study that ended FAILED, CANCELLED or IGNORED another try, and say what state that puts it in.
+
+        Results that exist are delivered again where they did not arrive; a reading that exists is not made again.
+
+        Raises
+        ------
+        NodeError
+            If the study is unknown, or its latest run has not ended that way.
+        """
+        with self._database.write() as session:
+            run = session.scalar(
+                select(Run)
+                .where(Run.study_instance_uid == study_instance_uid)
+                .order_by(Run.number.desc())
+                .limit(1)
+                .with_for_update()
+            )
+            if run is None:
+                raise _unknown(study_instance_uid)
+            if run.state not in (State.FAILED, State.CANCELLED, State.IGNORED):
+                raise NodeError(
+                    f"the study is {run.state}; only one that is FAILED, CANCELLED or IGNORED can be tried again"
+                )
+            now = self._clock()
+            waiting = session.scalars(
+                select(Delivery).where(Delivery.run_id == run.id, Delivery.state != DeliveryState.DELIVERED)
+            ).all()
+            run.attempts, run.next_attempt_at, run.dispatched_at = 0, None, None
+            if waiting and run.state is not State.IGNORED:
+                for delivery in waiting:
+                    delivery.state, delivery.attempts, delivery.reason = DeliveryState.PENDING, 0, ""
+                    delivery.created_at = delivery.next_attempt_at = now
+                    delivery.dispatched_at = None
+                self._move(session, run, State.DELIVERING, "tried again on request", "retry")
+            else:
+                self._move(session, run, State.QUEUED, "tried again on request", "retry")
+            return run.state
+
+    def cancel(self, study_instance_uid: str) -> None:
+        """Stop everything that is under way for a study.
+
+        A worker in mid-reading notices at its next question. What has been delivered stays delivered.
+
+        Raises
+        ------
+        NodeError
+            If the study is unknown, or nothing is under way.
+        """
+        with self._database.write() as session:
+            if session.get(Study, study_instance_uid) is None:
+                raise _unknown(study_instance_uid)
+            runs = session.scalars(
+                select(Run).where(Run.study_instance_uid == study_instance_uid, Run.state.in_(ACTIVE)).with_for_update()
+            ).all()
+            if not runs:
+                raise NodeError("nothing is under way for this study")
+            for run in runs:
+                self._drop_lease(session, run_key(run.id))
+                session.execute(
+                    update(Delivery)
+                    .where(Delivery.run_id == run.id, Delivery.state == DeliveryState.PENDING)
+                    .values(state=DeliveryState.CANCELLED)
+                )
+                self._move(session, run, State.CANCELLED, "cancelled on request", "cancel")
+
+
+def ledger_url(settings: Settings) -> str:
+    """URL of the node's ledger: the site's own database, else SQLite in the data folder."""
+    if settings.ledger.url is not None:
+        return settings.ledger.url.get_secret_value()
+    path = (settings.data.path / FILE).resolve()
+    return f"sqlite:///{Path(path)}"
+
+
+def _unknown(study_instance_uid: str) -> NodeError:
+    return NodeError(
+        f"no image of the study {study_instance_uid} has arrived", advice="medrega-pacs studies lists them"
+    )

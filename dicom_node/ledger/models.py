@@ -1,0 +1,206 @@
+"""The ledger's tables. None holds patient data: a study is its UIDs and what happened to it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from dicom_node.ledger.states import State
+
+
+class DeliveryState(StrEnum):
+    """Where one result stands with one destination."""
+
+    PENDING = "PENDING"
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Points in time, aware and in UTC; SQLite itself forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """To UTC; refuses what has no zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a point in time in the ledger needs its zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+UID = String(64)
+RUN_ID = String(32)
+AE_TITLE = String(16)
+DIGEST = String(64)
+BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows by itself only in an INTEGER key
+STATE = Enum(State, native_enum=False, length=16)
+DELIVERY_STATE = Enum(DeliveryState, native_enum=False, length=16)
+
+
+class Base(DeclarativeBase):
+    """Constraints are named by rule, so that every database and every migration agrees on the names."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Study(Base):
+    """A study of which at least one image arrived."""
+
+    __tablename__ = "study"
+
+    study_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Run(Base):
+    """One reading of a study, with all images that had arrived when it was complete."""
+
+    __tablename__ = "run"
+    __table_args__ = (
+        UniqueConstraint("study_instance_uid", "number"),
+        # Two listeners that get the first images of a study at the same moment open one run, not two.
+        Index(
+            "uq_run_receiving",
+            "study_instance_uid",
+            unique=True,
+            sqlite_where=text("state = 'RECEIVING'"),
+            postgresql_where=text("state = 'RECEIVING'"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(RUN_ID, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"))
+    number: Mapped[int]
+    supersedes: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("run.id"))
+    state: Mapped[State] = mapped_column(STATE, index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_image_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    dispatched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    reading_digest: Mapped[str | None] = mapped_column(DIGEST)
+
+
+class Instance(Base):
+    """A stored SOP instance; `run_id` is the run that was receiving when it arrived."""
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        UniqueConstraint("path"),
+        Index("ix_instance_study_instance_uid_sop_instance_uid", "study_instance_uid", "sop_instance_uid"),
+    )
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"))
+    run_id: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("run.id"), index=True)
+    series_instance_uid: Mapped[str] = mapped_column(UID)
+    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    sop_class_uid: Mapped[str] = mapped_column(UID)
+    transfer_syntax_uid: Mapped[str] = mapped_column(UID)
+    calling_aet: Mapped[str] = mapped_column(AE_TITLE)
+    path: Mapped[str] = mapped_column(Text)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Result(Base):
+    """A stored result object of a run."""
+
+    __tablename__ = "result"
+    __table_args__ = (UniqueConstraint("run_id", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(RUN_ID, ForeignKey("run.id"))
+    sop_instance_uid: Mapped[str] = mapped_column(UID, index=True)
+    sop_class_uid: Mapped[str] = mapped_column(UID)
+    series_instance_uid: Mapped[str] = mapped_column(UID)
+    kind: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(DIGEST)
+    path: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Delivery(Base):
+    """One result on its way to one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        UniqueConstraint("result_id", "destination"),
+        Index("ix_delivery_state_next_attempt_at", "state", "next_attempt_at"),
+        Index("ix_delivery_run_id_destination", "run_id", "destination"),
+    )
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    run_id: Mapped[str] = mapped_column(RUN_ID, ForeignKey("run.id"))
+    result_id: Mapped[int] = mapped_column(BIG, ForeignKey("result.id"))
+    destination: Mapped[str] = mapped_column(String(64))
+    state: Mapped[DeliveryState] = mapped_column(DELIVERY_STATE)
+    attempts: Mapped[int] = mapped_column(default=0)
+    status: Mapped[int | None]
+    """Status of the last C-STORE response (PS3.4 B.2.3)."""
+    reason: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    dispatched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Lease(Base):
+    """The right to work on something until a point in time, so that a message delivered twice is worked off once."""
+
+    __tablename__ = "lease"
+
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(128))
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Event(Base):
+    """The audit record: every transition, and what else a person should be able to read afterwards."""
+
+    __tablename__ = "event"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"), index=True)
+    run_id: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("run.id"))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    kind: Mapped[str] = mapped_column(String(32))
+    """``transition``, ``conflict``, ``adopted``, ``retry``, ``cancel``, ``delivery``."""
+    from_state: Mapped[State | None] = mapped_column(STATE)
+    to_state: Mapped[State | None] = mapped_column(STATE)
+    reason: Mapped[str] = mapped_column(Text, default="")

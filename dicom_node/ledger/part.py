@@ -1,0 +1,97 @@
+"""What the parts of the ledger share: a database, a clock, and the one way a run changes its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dicom_node.ledger.database import Database
+from dicom_node.ledger.models import Event, Lease, Result, Run
+from dicom_node.ledger.records import StoredResult
+from dicom_node.ledger.states import State, check_transition
+from dicom_node.process import owner_is_gone
+from engine.errors import NodeError
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class LeaseLostError(NodeError):
+    """Someone else took the work over, or it was cancelled; what this worker has of it is void."""
+
+
+class Part:
+    """A part of the ledger."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def _move(self, session: Session, run: Run, state: State, reason: str = "", kind: str = "transition") -> None:
+        """Change a run's state; the same transaction writes the event."""
+        check_transition(run.state, state)
+        now = self._clock()
+        session.add(
+            Event(
+                study_instance_uid=run.study_instance_uid,
+                run_id=run.id,
+                at=now,
+                kind=kind,
+                from_state=run.state,
+                to_state=state,
+                reason=reason,
+            )
+        )
+        run.state, run.reason, run.changed_at = state, reason, now
+
+    def _note(
+        self, session: Session, study_instance_uid: str, kind: str, reason: str, run_id: str | None = None
+    ) -> None:
+        session.add(
+            Event(study_instance_uid=study_instance_uid, run_id=run_id, at=self._clock(), kind=kind, reason=reason)
+        )
+
+    def _lock_run(self, session: Session, run_id: str) -> Run:
+        run = session.scalar(select(Run).where(Run.id == run_id).with_for_update())
+        if run is None:
+            raise NodeError(f"the ledger has no run {run_id}")
+        return run
+
+    def _lease_is_free(self, lease: Lease | None) -> bool:
+        return lease is None or lease.expires_at <= self._clock() or owner_is_gone(lease.owner)
+
+    def _hold(self, session: Session, key: str, owner: str) -> Lease:
+        """The lease, if it is still this owner's."""
+        lease = session.get(Lease, key, with_for_update=True)
+        if lease is None or lease.owner != owner:
+            raise LeaseLostError("the lease was lost to another worker")
+        return lease
+
+    def _drop_lease(self, session: Session, key: str) -> None:
+        lease = session.get(Lease, key)
+        if lease is not None:
+            session.delete(lease)
+
+
+def run_key(run_id: str) -> str:
+    """Key of the lease to read a run."""
+    return f"run:{run_id}"
+
+
+def delivery_key(run_id: str, destination: str) -> str:
+    """Key of the lease to deliver a run to a destination."""
+    return f"delivery:{run_id}:{destination}"
+
+
+def stored_result(row: Result) -> StoredResult:
+    """A result's row as a record."""
+    return StoredResult(
+        row.sop_instance_uid, row.sop_class_uid, row.series_instance_uid, row.kind, row.sha256, row.path
+    )

@@ -1,0 +1,182 @@
+"""What the ledger tells: frozen records, so that nothing outside it holds a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dicom_node.ledger.models import DeliveryState
+from dicom_node.ledger.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedInstance:
+    """A SOP instance in the spool; `path` is relative to the data folder."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    calling_aet: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that still receives, with what decides when it is complete."""
+
+    id: str
+    study_instance_uid: str
+    last_image_at: datetime
+    calling_aets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run that a worker holds the lease of."""
+
+    run_id: str
+    study_instance_uid: str
+    owner: str
+    attempt: int
+    reading_digest: str | None
+    paths: tuple[str, ...]
+    """Of every instance to read, relative to the data folder."""
+    predecessors: tuple[StoredResult, ...]
+    """Results of the run that this one supersedes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A result object on disk; `path` is relative to the data folder."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    kind: str
+    sha256: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DueDelivery:
+    """One result that waits for one destination."""
+
+    id: int
+    result: StoredResult
+    attempts: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one attempt to deliver one result.
+
+    Parameters
+    ----------
+    delivery_id : int
+    state : DeliveryState
+    status : int or None
+        Status of the C-STORE response, None where none came.
+    reason : str
+    next_attempt_at : datetime or None
+        For `DeliveryState.PENDING`.
+    """
+
+    delivery_id: int
+    state: DeliveryState
+    status: int | None
+    reason: str
+    next_attempt_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """A line of ``medrega-pacs studies``: a study and its latest run.
+
+    Parameters
+    ----------
+    age_seconds : float
+        How long the run has been in its state.
+    """
+
+    study_instance_uid: str
+    state: State
+    reason: str
+    run_id: str
+    run_number: int
+    instances: int
+    calling_aets: tuple[str, ...]
+    created_at: datetime
+    changed_at: datetime
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run of a study."""
+
+    id: str
+    number: int
+    state: State
+    reason: str
+    supersedes: str | None
+    attempts: int
+    created_at: datetime
+    changed_at: datetime
+    reading_digest: str | None
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRecord:
+    """One result of a run."""
+
+    run_id: str
+    kind: str
+    sop_instance_uid: str
+    sha256: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """One result on its way to one destination."""
+
+    run_id: str
+    kind: str
+    sop_instance_uid: str
+    destination: str
+    state: DeliveryState
+    attempts: int
+    status: int | None
+    reason: str
+    next_attempt_at: datetime | None
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One line of the audit record."""
+
+    at: datetime
+    run_id: str | None
+    kind: str
+    from_state: State | None
+    to_state: State | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """Everything the ledger knows of a study; runs, results and events in the order in which they came."""
+
+    study_instance_uid: str
+    created_at: datetime
+    conflicts: int
+    """Objects with the SOP instance UID of another one and other content, kept apart and not read."""
+    runs: tuple[RunRecord, ...]
+    results: tuple[ResultRecord, ...]
+    deliveries: tuple[DeliveryRecord, ...]
+    events: tuple[EventRecord, ...]

@@ -1,0 +1,227 @@
+"""Runs: from the queue through reading and writing to the results that are to be delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from dicom_node.ledger.models import Delivery, DeliveryState, Instance, Lease, Result, Run
+from dicom_node.ledger.part import LeaseLostError, Part, run_key, stored_result
+from dicom_node.ledger.records import Claim, StoredResult
+from dicom_node.ledger.states import ACTIVE, LEASED, State
+
+
+class Runs(Part):
+    """What happens to a run between completion and delivery."""
+
+    def queue_complete(self) -> list[str]:
+        """Put every complete run into the queue; their ids."""
+        with self._database.write() as session:
+            runs = session.scalars(select(Run).where(Run.state == State.COMPLETE).with_for_update()).all()
+            for run in runs:
+                self._move(session, run, State.QUEUED)
+            return [run.id for run in runs]
+
+    def to_dispatch(self, sent_before: datetime) -> tuple[list[str], list[str]]:
+        """Queued runs that are due and that no message was sent for yet, and those whose message is older than a time.
+
+        A run waits until the one that it supersedes has its results, since it must name them.
+        """
+        with self._database.read() as session:
+            now = self._clock()
+            waiting = select(Run.id).where(Run.state.in_(ACTIVE - {State.DELIVERING}))
+            due = session.execute(
+                select(Run.id, Run.dispatched_at)
+                .where(
+                    Run.state == State.QUEUED,
+                    (Run.next_attempt_at.is_(None)) | (Run.next_attempt_at <= now),
+                    (Run.supersedes.is_(None)) | (Run.supersedes.not_in(waiting)),
+                )
+                .order_by(Run.created_at, Run.number)
+            ).all()
+            new = [run_id for run_id, sent in due if sent is None]
+            old = [run_id for run_id, sent in due if sent is not None and sent <= sent_before]
+            return new, old
+
+    def dispatched(self, run_ids: Collection[str]) -> None:
+        """Remember that messages for these runs were sent."""
+        if run_ids:
+            with self._database.write() as session:
+                session.execute(update(Run).where(Run.id.in_(run_ids)).values(dispatched_at=self._clock()))
+
+    def claim(self, run_id: str, owner: str, seconds: float) -> Claim | None:
+        """Start to read a run: take its lease and make it READING; None if there is nothing (more) to do."""
+        with self._database.write() as session:
+            run = session.scalar(select(Run).where(Run.id == run_id).with_for_update())
+            if run is None or run.state is not State.QUEUED:
+                return None
+            lease = session.get(Lease, run_key(run_id), with_for_update=True)
+            if not self._lease_is_free(lease):
+                return None
+            expires = self._clock() + timedelta(seconds=seconds)
+            if lease is None:
+                session.add(Lease(key=run_key(run_id), owner=owner, expires_at=expires))
+            else:
+                lease.owner, lease.expires_at = owner, expires
+            run.attempts += 1
+            run.next_attempt_at = None
+            self._move(session, run, State.READING, f"attempt {run.attempts}")
+            return Claim(
+                run_id=run.id,
+                study_instance_uid=run.study_instance_uid,
+                owner=owner,
+                attempt=run.attempts,
+                reading_digest=run.reading_digest,
+                paths=self._paths(session, run),
+                predecessors=self._predecessors(session, run),
+            )
+
+    def renew(self, claim: Claim, seconds: float) -> None:
+        """Keep the lease for longer.
+
+        Raises
+        ------
+        LeaseLostError
+            If the run was cancelled or taken over.
+        """
+        with self._database.write() as session:
+            lease = self._held(session, claim)[1]
+            lease.expires_at = self._clock() + timedelta(seconds=seconds)
+
+    def is_held(self, claim: Claim) -> bool:
+        """Whether the claim is still good."""
+        with self._database.read() as session:
+            lease = session.get(Lease, run_key(claim.run_id))
+            run = session.get(Run, claim.run_id)
+            return lease is not None and lease.owner == claim.owner and run is not None and run.state in LEASED
+
+    def reading_stored(self, claim: Claim, digest: str) -> None:
+        """The reading is safe on disk: READING becomes WRITING."""
+        with self._database.write() as session:
+            run, _ = self._held(session, claim)
+            run.reading_digest = digest
+            self._move(session, run, State.WRITING, f"reading {digest[:12]}")
+
+    def results_stored(self, claim: Claim, results: Mapping[str, Sequence[StoredResult]]) -> None:
+        """The results are safe on disk: WRITING becomes DELIVERING, or DELIVERED where nothing is to be sent.
+
+        Parameters
+        ----------
+        claim : Claim
+        results : mapping of str to sequence of StoredResult
+            What each destination is to get, by its name; the key ``""`` holds results for no destination.
+        """
+        with self._database.write() as session:
+            run, lease = self._held(session, claim)
+            now = self._clock()
+            rows = {
+                row.sop_instance_uid: row
+                for row in session.scalars(select(Result).where(Result.run_id == run.id)).all()
+            }
+            sent = False
+            for destination, objects in results.items():
+                for item in objects:
+                    row = rows.get(item.sop_instance_uid)
+                    if row is None:
+                        row = rows[item.sop_instance_uid] = Result(
+                            run_id=run.id,
+                            sop_instance_uid=item.sop_instance_uid,
+                            sop_class_uid=item.sop_class_uid,
+                            series_instance_uid=item.series_instance_uid,
+                            kind=item.kind,
+                            created_at=now,
+                        )
+                        session.add(row)
+                    row.sha256, row.path = item.sha256, item.path
+                    session.flush()
+                    if destination:
+                        sent = True
+                        session.add(
+                            Delivery(
+                                run_id=run.id,
+                                result_id=row.id,
+                                destination=destination,
+                                state=DeliveryState.PENDING,
+                                created_at=now,
+                                next_attempt_at=now,
+                            )
+                        )
+            self._move(session, run, State.DELIVERING, f"{len(rows)} results")
+            if not sent:
+                self._move(session, run, State.DELIVERED, "no destination is set; the results stay in the data folder")
+            session.delete(lease)
+
+    def give_back(self, claim: Claim, reason: str, next_attempt_at: datetime | None = None, *, attempt: bool) -> None:
+        """Back to QUEUED.
+
+        Parameters
+        ----------
+        claim : Claim
+        reason : str
+        next_attempt_at : datetime, optional
+            At once without it.
+        attempt : bool
+            Whether the attempt counts; one that the node itself broke off does not.
+        """
+        with self._database.write() as session:
+            run, lease = self._held(session, claim)
+            self._requeue(session, run, reason, next_attempt_at, attempt)
+            session.delete(lease)
+
+    def end(self, claim: Claim, state: State, reason: str) -> None:
+        """End a run as IGNORED, FAILED or CANCELLED."""
+        with self._database.write() as session:
+            run, lease = self._held(session, claim)
+            self._move(session, run, state, reason)
+            session.delete(lease)
+
+    def reclaim_lost(self, attempts: int) -> list[str]:
+        """Take runs from workers that are gone: back to the queue, or FAILED after so many attempts; their ids."""
+        with self._database.write() as session:
+            lost = []
+            for run in session.scalars(select(Run).where(Run.state.in_(LEASED)).with_for_update()).all():
+                lease = session.get(Lease, run_key(run.id), with_for_update=True)
+                if not self._lease_is_free(lease):
+                    continue
+                if lease is not None:
+                    session.delete(lease)
+                if run.attempts >= attempts:
+                    reason = f"the worker was lost in mid-reading {run.attempts} times"
+                    self._move(session, run, State.FAILED, reason)
+                else:
+                    self._requeue(session, run, "the worker was lost in mid-reading", None, True)
+                lost.append(run.id)
+            return lost
+
+    def _requeue(
+        self, session: Session, run: Run, reason: str, next_attempt_at: datetime | None, attempt: bool
+    ) -> None:
+        self._move(session, run, State.QUEUED, reason)
+        run.dispatched_at = None
+        run.next_attempt_at = next_attempt_at
+        if not attempt:
+            run.attempts -= 1
+
+    def _held(self, session: Session, claim: Claim) -> tuple[Run, Lease]:
+        run = self._lock_run(session, claim.run_id)
+        if run.state not in LEASED:
+            raise LeaseLostError(f"the run has become {run.state}")
+        return run, self._hold(session, run_key(claim.run_id), claim.owner)
+
+    def _paths(self, session: Session, run: Run) -> tuple[str, ...]:
+        up_to = select(Run.id).where(Run.study_instance_uid == run.study_instance_uid, Run.number <= run.number)
+        rows = session.scalars(select(Instance.path).where(Instance.run_id.in_(up_to)).order_by(Instance.id))
+        return tuple(rows)
+
+    def _predecessors(self, session: Session, run: Run) -> tuple[StoredResult, ...]:
+        """Results of the nearest earlier run that has some."""
+        before = run.supersedes
+        while before is not None:
+            rows = session.scalars(select(Result).where(Result.run_id == before).order_by(Result.id)).all()
+            if rows:
+                return tuple(stored_result(row) for row in rows)
+            before = session.scalar(select(Run.supersedes).where(Run.id == before))
+        return ()

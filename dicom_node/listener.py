@@ -1,0 +1,267 @@
+"""The verification and storage SCP (PS3.4 A and B): an image is synced, in place and in the ledger before Success."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import structlog
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import AssociationServer
+
+from dicom_node.identity import DOES_NOT_MATCH, Identity, RefusedError, identify
+from dicom_node.ledger import Ledger
+from dicom_node.ledger.records import ReceivedInstance
+from dicom_node.settings import ListenerSettings
+from dicom_node.sop_classes import storage_sop_classes, transfer_syntaxes
+from dicom_node.spool import Spool, Stored
+from engine.errors import NodeError
+
+# For the whole process: the stock handlers write data sets to the log.
+_config.LOG_HANDLER_LEVEL = "none"
+
+SUCCESS: Final = 0x0000
+OUT_OF_RESOURCES: Final = 0xA700
+IMPLEMENTATION_CLASS_UID: Final = UID("2.25.118463921704826543311946770258103317129")
+IMPLEMENTATION_VERSION: Final = "MEDREGA_PACS"
+_PULSE_SECONDS: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Activity:
+    """What an association is sending: the study of its last image, and when bytes came last (monotonic)."""
+
+    study_instance_uid: str
+    heard: float
+    told: float
+
+
+class Listener:
+    """A storage SCP.
+
+    Parameters
+    ----------
+    settings : ListenerSettings
+    spool : Spool
+    ledger : Ledger
+    """
+
+    def __init__(self, settings: ListenerSettings, spool: Spool, ledger: Ledger) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._ledger = ledger
+        self._server: AssociationServer | None = None
+        self._activities: dict[Association, _Activity] = {}
+        self._activities_lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._pulse = threading.Thread(target=self._tell_activity, name="listener-pulse", daemon=True)
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises
+        ------
+        NodeError
+            If the port cannot be listened at.
+        """
+        settings = self._settings
+        entity = AE(settings.aet)
+        entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        entity.implementation_version_name = IMPLEMENTATION_VERSION
+        entity.require_called_aet = True
+        entity.require_calling_aet = list(settings.calling_aets)
+        entity.maximum_associations = settings.max_associations
+        entity.maximum_pdu_size = settings.max_pdu_bytes
+        entity.acse_timeout = settings.acse_timeout_seconds
+        entity.dimse_timeout = settings.dimse_timeout_seconds
+        entity.network_timeout = settings.network_timeout_seconds
+        entity.add_supported_context(Verification)
+        for sop_class in storage_sop_classes():
+            entity.add_supported_context(sop_class, list(transfer_syntaxes()))
+        try:
+            self._server = entity.start_server(
+                (settings.host, settings.port),
+                block=False,
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, self._opened),
+                    (evt.EVT_CONN_CLOSE, self._closed),
+                    (evt.EVT_REJECTED, self._rejected),
+                    (evt.EVT_ABORTED, self._aborted),
+                    (evt.EVT_PDU_RECV, self._heard),
+                    (evt.EVT_C_ECHO, lambda _event: SUCCESS),
+                    (evt.EVT_C_STORE, self._store),
+                ],
+            )
+        except OSError as error:
+            raise NodeError(
+                f"port {settings.port} of {settings.host} cannot be listened at: {error.strerror}",
+                advice="another program may listen there; set listener.port",
+            ) from None
+        self._pulse.start()
+        log.info("listening", aet=settings.aet, host=settings.host, port=settings.port)
+
+    def stop(self, drain_seconds: float = 0) -> None:
+        """Take no more associations, let those that are open end for a while, then abort them."""
+        server = self._server
+        if server is None:
+            return
+        self._server = None
+        self._stopping.set()
+        self._pulse.join()
+        server.shutdown()  # nobody gets in any more; open associations go on
+        end = time.monotonic() + drain_seconds
+        while server.active_associations and time.monotonic() < end:
+            time.sleep(0.05)
+        for association in server.active_associations:
+            association.abort()
+
+    def _opened(self, event: evt.Event) -> None:
+        _acknowledge_at_once(event.assoc)
+
+    def _closed(self, event: evt.Event) -> None:
+        with self._activities_lock:
+            activity = self._activities.pop(event.assoc, None)
+        if activity is not None:
+            self._touch({activity.study_instance_uid})
+
+    def _rejected(self, event: evt.Event) -> None:
+        requestor = event.assoc.requestor
+        log.warning("association rejected", calling_aet=_title(requestor.ae_title), address=requestor.address)
+
+    def _aborted(self, event: evt.Event) -> None:
+        log.warning("association aborted", calling_aet=_title(event.assoc.requestor.ae_title))
+
+    def _heard(self, event: evt.Event) -> None:
+        _acknowledge_at_once(event.assoc)
+        activity = self._activities.get(event.assoc)
+        if activity is not None:
+            activity.heard = time.monotonic()
+
+    def _tell_activity(self) -> None:
+        """Tell the ledger of studies whose next image is on its way, so that a slow one does not close the study."""
+        while not self._stopping.wait(_PULSE_SECONDS):
+            with self._activities_lock:
+                fresh = [activity for activity in self._activities.values() if activity.heard > activity.told]
+                for activity in fresh:
+                    activity.told = activity.heard
+            self._touch({activity.study_instance_uid for activity in fresh})
+
+    def _touch(self, study_instance_uids: set[str]) -> None:
+        try:
+            self._ledger.intake.touch(study_instance_uids)
+        except NodeError as error:
+            log.warning("quiet time not reset", reason=str(error))
+
+    def _store(self, event: evt.Event) -> Dataset:
+        """Keep an object; the answer's status is one of PS3.4 table B.2-1."""
+        calling_aet = _title(event.assoc.requestor.ae_title)
+        try:
+            return self._receive(event, calling_aet)
+        except RefusedError as error:
+            return _refuse(error.status, error, calling_aet)
+        except NodeError as error:
+            # The disk is full or failed, or the ledger did: the sender keeps the object and sends it again.
+            return _refuse(OUT_OF_RESOURCES, error, calling_aet)
+
+    def _receive(self, event: evt.Event, calling_aet: str) -> Dataset:
+        request = cast(C_STORE, event.request)
+        transfer_syntax = event.context.transfer_syntax
+        data = request.DataSet
+        dataset = data.getbuffer() if data is not None else memoryview(b"")
+        identity = identify(dataset, transfer_syntax)
+        sop_class = str(request.AffectedSOPClassUID)
+        sop_instance = str(request.AffectedSOPInstanceUID)
+        if identity.sop_class_uid not in ("", sop_class) or identity.sop_instance_uid not in ("", sop_instance):
+            raise RefusedError("the data set's SOP Class or Instance UID is not the request's", DOES_NOT_MATCH)
+        if self._is_own(identity, sop_instance):
+            log.info("own result not stored", sop_instance_uid=sop_instance, calling_aet=calling_aet)
+            return _status(SUCCESS)
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = UID(sop_class)
+        meta.MediaStorageSOPInstanceUID = UID(sop_instance)
+        meta.TransferSyntaxUID = UID(transfer_syntax)
+        meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+        meta.ImplementationVersionName = IMPLEMENTATION_VERSION
+        # (0002,0017) and (0002,0018): who sent it, for an entry that must be made anew from the file.
+        meta.SendingApplicationEntityTitle = calling_aet
+        meta.ReceivingApplicationEntityTitle = self._settings.aet
+        stored, path = self._spool.store_instance(identity.study_instance_uid, sop_instance, meta, dataset)
+        received = ReceivedInstance(
+            study_instance_uid=identity.study_instance_uid,
+            series_instance_uid=identity.series_instance_uid,
+            sop_instance_uid=sop_instance,
+            sop_class_uid=sop_class,
+            transfer_syntax_uid=str(transfer_syntax),
+            calling_aet=calling_aet,
+            path=path,
+        )
+        self._enter(stored, received)
+        self._follow(event.assoc, identity.study_instance_uid)
+        return _status(SUCCESS)
+
+    def _is_own(self, identity: Identity, sop_instance_uid: str) -> bool:
+        return identity.own or self._ledger.intake.is_own_result(sop_instance_uid)
+
+    def _enter(self, stored: Stored, received: ReceivedInstance) -> None:
+        if stored is Stored.CONFLICT:
+            self._ledger.intake.record_conflict(received)
+            log.warning(
+                "other content under a known SOP instance UID",
+                study=received.study_instance_uid,
+                sop_instance_uid=received.sop_instance_uid,
+                calling_aet=received.calling_aet,
+            )
+        elif stored is Stored.NEW:
+            run_id = self._ledger.intake.record(received)
+            log.debug("image stored", run=run_id, sop_instance_uid=received.sop_instance_uid)
+        elif self._ledger.intake.known_paths([received.path]):
+            self._ledger.intake.touch([received.study_instance_uid])
+        else:
+            # In place, and not in the ledger: a crash came between, before its sender heard Success.
+            self._ledger.intake.record(received)
+
+    def _follow(self, association: Association, study_instance_uid: str) -> None:
+        now = time.monotonic()
+        with self._activities_lock:
+            self._activities[association] = _Activity(study_instance_uid, now, now)
+
+
+def _acknowledge_at_once(association: Association) -> None:
+    """Without it senders that gather small packets (Nagle) wait 40 ms an image for a delayed acknowledgement."""
+    transport = association.dul.socket
+    connection: Any = transport.socket if transport is not None else None
+    if connection is None:
+        return
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_QUICKACK"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    except OSError:
+        return  # the peer has gone; the association ends by itself
+
+
+def _title(title: object) -> str:
+    return str(title or "").strip()
+
+
+def _status(status: int, comment: str = "") -> Dataset:
+    response = Dataset()
+    response.Status = status
+    if comment:
+        response.ErrorComment = comment[:64]  # (0000,0902) LO
+    return response
+
+
+def _refuse(status: int, error: NodeError, calling_aet: str) -> Dataset:
+    log.warning("object refused", status=f"0x{status:04X}", reason=str(error), calling_aet=calling_aet)
+    return _status(status, str(error))

@@ -1,0 +1,152 @@
+"""The node: its parts in one process and its children, for one machine or for one role among several machines."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from dicom_node.adoption import adopt
+from dicom_node.broker import describe, is_embedded, server_command, wait_until_up
+from dicom_node.children import Children, foreign_child, python_child
+from dicom_node.dispatch import Dispatcher, make_app
+from dicom_node.ledger import Ledger
+from dicom_node.listener import Listener
+from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
+from dicom_node.spool import Spool
+from dicom_node.sweeper import Sweeper
+from dicom_node.tasks import DRAIN_SECONDS
+from engine.errors import NodeError
+
+LISTENER_DRAIN_SECONDS: Final = 5
+_MIB: Final = 1 << 20
+
+log = structlog.get_logger(__name__)
+
+
+class Node:
+    """The whole node, or its front (listener, sweeper, embedded broker), or its workers.
+
+    Parameters
+    ----------
+    settings : Settings
+    front : bool
+        Listen, sweep, and run the embedded broker where the settings name no other.
+    workers : bool
+        Run the reading and the delivery worker.
+    """
+
+    def __init__(self, settings: Settings, *, front: bool = True, workers: bool = True) -> None:
+        self._settings = settings
+        self._front = front
+        self._workers = workers
+        self._stack = ExitStack()
+        self._children = Children()
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Start every part; returns once the node listens.
+
+        Raises
+        ------
+        MedregaError
+            If a part cannot start; those that had are stopped.
+        """
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Take nothing more in, let what is under way end for a while, and stop every part."""
+        self._stack.close()
+        self._stopped.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the node was stopped; whether it was."""
+        return self._stopped.wait(seconds)
+
+    def child_pid(self, name: str) -> int | None:
+        """Process id of a running child: ``broker``, ``reading`` or ``delivery``."""
+        return self._children.pid(name)
+
+    def _start(self, stack: ExitStack) -> None:
+        settings = self._settings
+        settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._front:
+            stack.enter_context(_OnlyOne(settings.data.path / "node.lock"))
+        ledger = Ledger.open(settings)
+        stack.callback(ledger.close)
+        spool = Spool(settings.data.path, settings.data.minimum_free_mib * _MIB)
+        if self._front:
+            spool.clean()
+            adopt(spool, ledger)
+        stack.callback(self._children.stop, DRAIN_SECONDS + 5)
+        if self._front and is_embedded(settings):
+            self._children.add(foreign_child("broker", server_command(settings)))
+        wait_until_up(settings)
+        log.info("broker answers", broker=describe(settings))
+        if self._workers:
+            environment = _environment(settings)
+            for role in ("reading", "delivery"):
+                self._children.add(python_child(role, "dicom_node.tasks", (role, "{parent}"), environment))
+        if self._front:
+            dispatcher = Dispatcher(settings, ledger, make_app(settings))
+            sweeper = Sweeper(settings, ledger, dispatcher)
+            sweeper.start()
+            stack.callback(sweeper.stop)
+            listener = Listener(settings.listener, spool, ledger)
+            listener.start()
+            stack.callback(listener.stop, LISTENER_DRAIN_SECONDS)
+
+
+class _OnlyOne:
+    """A lock that the kernel gives back when this process ends, however it does."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise NodeError(
+                "another node runs on this data folder", advice="stop it first, or set another data.path"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """A worker's environment: this one's, with exactly these settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+    return inherited | settings.to_environment()
+
+
+def run_listener(settings: Settings) -> None:
+    """Be the front of a node until SIGTERM or SIGINT."""
+    _run(Node(settings, workers=False))
+
+
+def run_worker(settings: Settings) -> None:
+    """Be the workers of a node until SIGTERM or SIGINT."""
+    _run(Node(settings, front=False))
+
+
+def _run(node: Node) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node.start()
+    try:
+        stop.wait()
+    finally:
+        node.stop()

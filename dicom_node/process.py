@@ -1,0 +1,74 @@
+"""Processes: who holds a lease, whether that holder still lives, and children that never outlive their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import signal
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@cache
+def _host() -> str:
+    """This boot of this machine, and the space in which its process ids are counted (a container has its own)."""
+    boot = _read("/proc/sys/kernel/random/boot_id")[:8] or os.uname().nodename
+    try:
+        space = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        space = "0"
+    return f"{boot}.{space}"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot, so that a process id that is used again is told apart."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    # A killed process whose parent has not waited for it yet still has an entry, in state Z.
+    return "" if not fields or fields[0] in "ZX" else fields[19]
+
+
+def new_owner() -> str:
+    """A name for a lease's owner: this process, and a token, since its threads claim apart from each other."""
+    return f"{_host()}:{os.getpid()}:{_started(os.getpid())}:{secrets.token_hex(4)}"
+
+
+def owner_is_gone(name: str) -> bool:
+    """Whether a lease's owner was a process of this machine and runs no more; False for other machines'."""
+    host, pid, started, *_ = [*name.split(":"), "", "", ""]
+    return host == _host() and pid.isdigit() and _started(int(pid)) != started
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process when its parent ends, however that happens (Linux).
+
+    Parameters
+    ----------
+    parent : int
+        The parent's process id, as the parent knows it: it may have died before this call.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m dicom_node.process PARENT PROGRAM ...``: become a program that dies with its parent."""
+    die_with_parent(int(arguments[0]))
+    os.execv(arguments[1], arguments[1:])  # noqa: S606 - our own command line, no shell
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,253 @@
+"""The reading worker: takes a run from the queue through reading and writing to results that can be delivered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from dicom_node.dispatch import Dispatcher
+from dicom_node.ledger import LeaseLostError, Ledger, State
+from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.ledger.records import Claim
+from dicom_node.process import new_owner
+from dicom_node.results import store_results
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+from engine.errors import MedregaError, NodeError, PlanError, ReadingCancelledError, RuntimeLostError
+from engine.findings import StudyReading
+from engine.plan import choose_plan, load_plans
+from engine.reader import read_study
+from engine.runtime import CancelToken, Runtime, load_runtime
+from engine.study import Study, load_studies
+
+_WATCH_SECONDS: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class _IgnoredError(NodeError):
+    """Nothing in the study is for this node."""
+
+
+class _DeadlineError(NodeError):
+    """The reading took too long."""
+
+    retry = True
+
+
+class _StoppedError(NodeError):
+    """The node stops."""
+
+
+class _Watch:
+    """Whether a reading is still wanted, asked of the ledger while the model answers."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, stopping: threading.Event, deadline: float) -> None:
+        self.token = CancelToken()
+        self.why: MedregaError | None = None
+        self._ledger, self._claim, self._stopping, self._deadline = ledger, claim, stopping, deadline
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="reading-watch", daemon=True)
+
+    @contextmanager
+    def watching(self) -> Iterator[CancelToken]:
+        """A token that is cancelled as soon as the reading is not wanted any more.
+
+        Raises
+        ------
+        MedregaError
+            The reason, in place of `ReadingCancelledError`.
+        """
+        self._thread.start()
+        try:
+            yield self.token
+        except ReadingCancelledError:
+            raise self.why or LeaseLostError("the reading was cancelled") from None
+        finally:
+            self._done.set()
+            self._thread.join()
+
+    def _watch(self) -> None:
+        end = time.monotonic() + self._deadline
+        while not self._done.wait(_WATCH_SECONDS):
+            try:
+                if self._stopping.is_set():
+                    self.why = _StoppedError("the node was stopped in mid-reading")
+                elif time.monotonic() > end:
+                    self.why = _DeadlineError(f"the reading took longer than {self._deadline:g} s")
+                elif not self._ledger.runs.is_held(self._claim):
+                    self.why = LeaseLostError("the run was cancelled or taken over")
+                else:
+                    continue
+            except NodeError:
+                continue  # the ledger cannot be asked now; the lease's end decides
+            self.token.cancel()
+            return
+
+
+class Reader:
+    """Reads runs; one for a worker process, called from several threads.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+    spool : Spool
+    dispatcher : Dispatcher
+    clock : callable, optional
+        The same as the ledger's.
+    """
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, spool: Spool, dispatcher: Dispatcher, clock: Clock = utc_now
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._spool = spool
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._runtime: Runtime | None = None
+        self._runtime_lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Break off what is being read; it goes back into the queue, and the attempt does not count."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        with self._runtime_lock:
+            if self._runtime is not None:
+                self._runtime.close()
+                self._runtime = None
+
+    def read(self, run_id: str) -> None:
+        """Read a run, if it is still to be read. Every outcome is in the ledger; nothing is raised for it."""
+        claim = self._ledger.runs.claim(run_id, new_owner(), self._settings.reading.lease_seconds)
+        if claim is None:
+            return
+        with structlog.contextvars.bound_contextvars(run=run_id, study=claim.study_instance_uid):
+            log.info("reading", attempt=claim.attempt, files=len(claim.paths))
+            try:
+                self._perform(claim)
+            except LeaseLostError as error:
+                log.warning("reading given up", reason=str(error))
+            except _StoppedError as error:
+                self._conclude(claim, None, error)
+            except MedregaError as error:
+                self._conclude(claim, error.retry, error)
+            except Exception as error:
+                # Its words may quote the data set; they go nowhere.
+                log.error("unexpected error", exc_info=error)
+                self._conclude(claim, False, NodeError(f"unexpected error {type(error).__name__}"))
+
+    def _perform(self, claim: Claim) -> None:
+        study = self._study(claim)
+        reading = self._reading(claim, study)
+        self._ledger.runs.renew(claim, self._settings.reading.lease_seconds)
+        results = store_results(self._spool, claim, reading, study, self._settings.destinations)
+        self._ledger.runs.results_stored(claim, results)
+        try:
+            self._dispatcher.dispatch_deliveries()
+        except NodeError as error:
+            log.warning("deliveries not dispatched; the sweeper will", reason=str(error))
+
+    def _study(self, claim: Claim) -> Study:
+        studies, refused = load_studies(self._spool.path(path) for path in claim.paths)
+        for _path, error in refused:
+            log.warning("file left aside", reason=str(error))
+        for study in studies:
+            if study.study_instance_uid == claim.study_instance_uid:
+                return study
+        raise NodeError(
+            f"none of the study's {len(claim.paths)} files can be read: {refused[0][1]}"
+            if refused
+            else "the study's files are gone from the spool"
+        )
+
+    def _reading(self, claim: Claim, study: Study) -> StudyReading:
+        """The run's reading: the stored one if there is one, since a model's answers need not repeat."""
+        if claim.reading_digest is None:
+            reading = self._ask(claim, study)
+            self._spool.store_reading(claim.run_id, reading.to_json())
+        else:
+            try:
+                reading = StudyReading.from_json(self._spool.reading(claim.run_id))
+            except ValueError:
+                raise NodeError("the stored reading is damaged") from None
+            if reading.digest != claim.reading_digest:
+                raise NodeError("the stored reading is not the one that the ledger knows")
+        self._ledger.runs.reading_stored(claim, reading.digest)
+        return reading
+
+    def _ask(self, claim: Claim, study: Study) -> StudyReading:
+        lease_seconds = self._settings.reading.lease_seconds
+        renewed = time.monotonic()
+
+        def progress(_asked: int, _expected: int) -> None:
+            nonlocal renewed
+            if time.monotonic() - renewed > lease_seconds / 4:
+                self._ledger.runs.renew(claim, lease_seconds)
+                renewed = time.monotonic()
+
+        plans = load_plans()
+        runtime = self._load()
+        self._ledger.runs.renew(claim, lease_seconds)  # loading may have taken long
+        try:
+            plan = choose_plan(study, runtime.identity, plans.values())
+        except PlanError as error:
+            raise _IgnoredError(str(error)) from None
+        watch = _Watch(self._ledger, claim, self._stopping, self._settings.reading.deadline_seconds)
+        begin = time.monotonic()
+        try:
+            with watch.watching() as token:
+                reading = read_study(study, plan, runtime, cancel=token, progress=progress, now=self._clock())
+        except RuntimeLostError:
+            self.close()  # the next attempt loads it anew
+            raise
+        log.info(
+            "read",
+            state=reading.state,
+            plan=reading.plan,
+            findings=len(reading.findings),
+            images=len(reading.images),
+            seconds=round(time.monotonic() - begin, 1),
+        )
+        return reading
+
+    def _load(self) -> Runtime:
+        with self._runtime_lock:
+            if self._runtime is None:
+                begin = time.monotonic()
+                self._runtime = load_runtime(self._settings.engine.runtime, self._settings.engine.model)
+                log.info("model loaded", model=self._runtime.identity.name, seconds=round(time.monotonic() - begin, 1))
+            return self._runtime
+
+    def _conclude(self, claim: Claim, retry: bool | None, error: MedregaError) -> None:
+        """End the attempt; `retry` is None where the node itself broke it off."""
+        reason = str(error)
+        again = retry is None or (retry and claim.attempt < self._settings.reading.attempts)
+        try:
+            if retry is None:
+                self._ledger.runs.give_back(claim, reason, attempt=False)
+            elif again:
+                delay = self._settings.reading.first_delay_seconds * 2 ** (claim.attempt - 1)
+                self._ledger.runs.give_back(claim, reason, self._clock() + timedelta(seconds=delay), attempt=True)
+            elif isinstance(error, _IgnoredError):
+                self._ledger.runs.end(claim, State.IGNORED, reason)
+            else:
+                self._ledger.runs.end(claim, State.FAILED, reason)
+        except LeaseLostError as lost:
+            log.warning("outcome not entered", reason=str(lost))
+            return
+        log.warning(
+            "not read",
+            reason=reason,
+            again=retry is None or (retry and claim.attempt < self._settings.reading.attempts),
+        )

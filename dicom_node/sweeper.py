@@ -1,0 +1,96 @@
+"""The sweeper: closes quiet studies, and finds in the ledger whatever is to be done, a crash's remains included.
+
+It keeps nothing in memory: killed and started again, or started on another machine, it goes on where the ledger stands.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import structlog
+
+from dicom_node.broker import BrokerError
+from dicom_node.completion import close_complete
+from dicom_node.dispatch import Dispatcher
+from dicom_node.ledger import Ledger
+from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.process import new_owner
+from dicom_node.settings import Settings
+from engine.errors import NodeError
+
+_LEASE: Final = "sweeper"
+_SLOWEST_SECONDS: Final = 30
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """Sweeps at an interval; of several sweepers on one ledger one works and the others stand by.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+    dispatcher : Dispatcher
+    clock : callable, optional
+        The same as the ledger's.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger, dispatcher: Dispatcher, clock: Clock = utc_now) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._owner = new_owner()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._complaint = ""
+
+    def start(self) -> None:
+        """Sweep in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the sweep under way."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def sweep(self) -> None:
+        """Do once what is to be done.
+
+        Raises
+        ------
+        NodeError
+            If the ledger or the broker cannot be reached; the next sweep does what this one left.
+        """
+        seconds = max(3 * self._settings.sweeper.interval_seconds, _SLOWEST_SECONDS)
+        if not self._ledger.leases.take(_LEASE, self._owner, seconds):
+            return
+        for run_id in close_complete(self._ledger, self._settings.completion, self._clock()):
+            log.info("study complete", run=run_id)
+        self._ledger.runs.queue_complete()
+        for run_id in self._ledger.runs.reclaim_lost(self._settings.reading.attempts):
+            log.warning("run taken from a lost worker", run=run_id)
+        self._dispatcher.dispatch_readings()
+        self._dispatcher.dispatch_deliveries()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._settings.sweeper.interval_seconds):
+            try:
+                self.sweep()
+            except NodeError as error:
+                self._complain(error)
+            except Exception as error:
+                log.error("unexpected error in a sweep", exc_info=error)
+            else:
+                self._complaint = ""
+        self._ledger.leases.drop(_LEASE, self._owner)
+
+    def _complain(self, error: NodeError) -> None:
+        """Once for each new reason: a broker that is away for an hour is one line, not thousands."""
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            level = log.warning if isinstance(error, BrokerError) else log.error
+            level("sweep not finished", reason=str(error))

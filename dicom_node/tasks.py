@@ -1,0 +1,108 @@
+"""The Celery tasks of the two worker processes. A message is a hint: the ledger says whether something is to be done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import warnings
+from typing import Any, Final, Literal, cast
+
+import structlog
+from celery import Celery
+from celery.platforms import SecurityWarning
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
+
+from dicom_node.delivery import Deliverer
+from dicom_node.dispatch import DELIVER_TASK, DELIVERY, READ_TASK, READING, Dispatcher, make_app
+from dicom_node.ledger import Ledger
+from dicom_node.logs import set_up_logging
+from dicom_node.process import die_with_parent
+from dicom_node.reading import Reader
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+from engine.errors import NodeError
+
+Role = Literal["reading", "delivery"]
+DELIVERIES_AT_ONCE: Final = 4
+DRAIN_SECONDS: Final = 10
+"""How long a worker that is to stop goes on with what it reads; then it goes back into the queue."""
+
+log = structlog.get_logger(__name__)
+
+
+def register(app: Celery, role: Role, reader: Reader | None = None, deliverer: Deliverer | None = None) -> None:
+    """Give an application the tasks of a worker."""
+    if role == "reading" and reader is not None:
+        _task(app, READ_TASK, reader.read)
+    if role == "delivery" and deliverer is not None:
+        _task(app, DELIVER_TASK, deliverer.deliver)
+
+
+def _task(app: Celery, name: str, work: Any) -> None:
+    def task(*ids: str) -> None:
+        try:
+            work(*ids)
+        except NodeError as error:
+            # The ledger or the disk failed. What was to be done is still due, and the sweeper sends for it again.
+            log.error("task not done", task=name, reason=str(error))
+
+    app.task(name=name)(task)
+
+
+def run_worker_role(settings: Settings, role: Role) -> None:
+    """Be a worker process until SIGTERM or SIGINT; the process is its main thread's only work."""
+    set_up_logging(settings.log)
+    setup_logging.connect(_keep_logging, weak=False)
+    # Celery warns of root because of pickle; these workers take JSON alone.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    structlog.contextvars.bind_contextvars(process=role)
+    ledger = Ledger.open(settings)
+    spool = Spool(settings.data.path)
+    app = make_app(settings)
+    reader = Reader(settings, ledger, spool, Dispatcher(settings, ledger, app))
+    register(app, role, reader, Deliverer(settings, ledger, spool))
+
+    def shutting_down(**_arguments: Any) -> None:
+        timer = threading.Timer(DRAIN_SECONDS, reader.stop)
+        timer.daemon = True
+        timer.start()
+
+    def ready(**_arguments: Any) -> None:
+        log.info("worker ready")
+
+    worker_shutting_down.connect(shutting_down, weak=False)
+    worker_ready.connect(ready, weak=False)
+    concurrency = settings.reading.concurrency if role == "reading" else DELIVERIES_AT_ONCE
+    worker = app.Worker(
+        pool="threads",
+        concurrency=concurrency,
+        queues=[READING if role == "reading" else DELIVERY],
+        hostname=f"{role}.{os.getpid()}@medrega",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel=logging.WARNING,
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        reader.close()
+        ledger.close()
+
+
+def _keep_logging(**_arguments: Any) -> None:
+    """Celery leaves logging alone when this signal has a receiver."""
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m dicom_node.tasks ROLE PARENT``: a worker whose settings are in its environment."""
+    role, parent = arguments
+    die_with_parent(int(parent))
+    run_worker_role(Settings(), cast(Role, role))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
