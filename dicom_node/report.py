@@ -81,7 +81,7 @@ def _part(reading: StudyReading, language: Language, languages: Sequence[Languag
     numbers = {(image.sop_instance_uid, image.frame): n for n, image in enumerate(reading.images, 1)}
     frames = [image.frame for image in reading.images]
     for finding in reading.findings:
-        lines.append(f"- {_finding(finding, language)}")
+        lines.append(f"- {finding_text(finding, language)}")
         for region in finding.regions:
             place = words["frame" if max(frames, default=1) > 1 else "image"].format(
                 number=numbers.get((region.sop_instance_uid, region.frame), "?"), frame=region.frame
@@ -98,7 +98,8 @@ def _part(reading: StudyReading, language: Language, languages: Sequence[Languag
     return "\n".join(lines)
 
 
-def _finding(finding: Finding, language: Language) -> str:
+def finding_text(finding: Finding, language: Language) -> str:
+    """One finding in one line: name, sentence, certainty."""
     words = _WORDS[language]
     said = finding.names.get(language) or finding.label
     text = finding.text.get(language)

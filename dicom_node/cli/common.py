@@ -30,10 +30,11 @@ def examples(*lines: str) -> str:
 
 
 def console() -> Console:
-    """Standard output."""
+    """Standard output; in a pipe or a log, which have no width of their own, wide enough for the tables."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 120)
 
 
 def progress() -> Progress:

@@ -87,22 +87,23 @@ def _reporter() -> Iterator[Callable[[str, int, int], None]]:
 def _show(results: Sequence[DemoResult]) -> None:
     from rich.table import Table
 
-    stages = list(results[0].seconds) if results else []
-    table = Table("", "study", "images", "findings", "所见", "objects", *stages, title="seconds on the right")
-    for column in table.columns[-len(stages) :]:
-        column.justify = "right"
+    from dicom_node.report import finding_text
+    from engine.findings import LANGUAGES
+
+    table = Table("", "study", "findings", "objects", "seconds in stage")
     for number, result in enumerate(results, 1):
-        reading = result.reading
-        said = {"en": "", "zh": ""}
-        if reading is not None:
-            for language in said:
-                lines = [
-                    finding.text.get(language) or finding.names.get(language) or finding.label  # type: ignore[call-overload]
-                    for finding in reading.findings
-                ]
-                said[language] = "\n".join(lines) or ("no finding" if language == "en" else "未发现")
+        images = len(result.study.files)
+        said = [
+            finding_text(finding, language)
+            for finding in (result.reading.findings if result.reading else ())
+            for language in LANGUAGES
+        ]
         table.add_row(
-            str(number), result.study.title, str(len(result.study.files)), said["en"], said["zh"],
-            "\n".join(result.kinds), *(f"{result.seconds[stage]:.1f}" for stage in stages), end_section=True,
-        )  # fmt: skip
+            str(number),
+            f"{result.study.title}\n{images} image{'s' * (images != 1)}",
+            "\n".join(said) or "no finding\n未发现",
+            "\n".join(result.kinds),
+            "\n".join(f"{stage:<8}{seconds:5.1f}" for stage, seconds in result.seconds.items()),
+            end_section=True,
+        )
     console().print(table)

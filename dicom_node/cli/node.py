@@ -56,6 +56,8 @@ def listen(config: ConfigOption = None) -> None:
     settings = _prepare(config)
     from dicom_node.node import run_listener
 
+    listener = settings.listener
+    console().print(f"Listening as {listener.aet}@{listener.host}:{listener.port}, Ctrl-C stops")
     run_listener(settings)
 
 
@@ -64,6 +66,7 @@ def worker(config: ConfigOption = None) -> None:
     settings = _prepare(config)
     from dicom_node.node import run_worker
 
+    console().print(f"Working with {settings.engine.runtime} and {settings.engine.model}, Ctrl-C stops")
     run_worker(settings)
 
 
