@@ -81,6 +81,11 @@ class Tokenizer:
         self.stop_ids = frozenset([self._pieces.eos_id(), *(added[word] for word in STOP_TOKENS if word in added)])
         self._prefix: bool = config.get("add_prefix_space", True)
 
+    @property
+    def size(self) -> int:
+        """Number of ids: pieces and added tokens."""
+        return max(len(self._pieces) - 1, *self._added.values()) + 1
+
     def _required(self, token: str) -> int:
         try:
             return self._added[token]

@@ -22,14 +22,14 @@ PIECES: Final = 640
 IMAGE_SIZE: Final = 160
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, texts: int = 3000) -> None:
     """Train a SentencePiece model on the phantom's own questions and answers.
 
     Pieces may span words, so that the long constant prompts are few tokens; digits stay single, as in Llama's own.
     """
     rng = np.random.default_rng(7)
     corpus: list[str] = []
-    for _ in range(3000):
+    for _ in range(texts):
         scene = scenes.random_scene(rng)
         exchange = questions.random_exchange(scene, rng)
         for text in (exchange, questions.detection(scene)):

@@ -202,7 +202,7 @@ class Trainer:
         self.out, self.folder = out, out / "checkpoint"
         if not (self.folder / "tokenizer.model").exists():
             checkpoint.write_tokenizer(self.folder)
-            vocabulary = 1 + max(Tokenizer(self.folder)._added.values())
+            vocabulary = Tokenizer(self.folder).size
             checkpoint.write_config(self.folder, vocabulary)
         self.tokenizer = Tokenizer(self.folder)
         self.config = MedregaConfig.from_folder(self.folder)
