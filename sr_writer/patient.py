@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pydicom import config
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VM, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -175,8 +175,10 @@ def _usable(header: Dataset, keyword: str, undeclared: bool) -> DataElement | No
         if element.VR == "SQ":
             return _complete_sequence(element, undeclared)
         value = utf8(element, undeclared=undeclared)
+        if isinstance(value, list) and dictionary_VM(tag) == "1":
+            raise ValueError("more than one value")
         for item in value if isinstance(value, list) else [value]:
-            validate_value(element.VR, item, config.RAISE)
+            validate_value(element.VR, item if isinstance(item, bytes) else str(item), config.RAISE)
             if isinstance(item, str) and any(ord(character) < 0x20 for character in item):
                 raise ValueError("control character")
     except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError, OverflowError) as error:

@@ -153,8 +153,9 @@ class Sources:
 
     @cached_property
     def patient(self) -> Dataset:
-        """Patient and study modules, in UTF-8."""
-        return patient_and_study(self.images[0].header)
+        """Patient and study modules, in UTF-8, of the first image."""
+        first = next((image for image in self.images if image.is_image), self.images[0])
+        return patient_and_study(first.header)
 
     def image(self, sop_instance_uid: str) -> SourceImage:
         """Find an image.

@@ -1,0 +1,232 @@
+"""Readings and sources that cannot be expressed: a valid object or a named refusal, never an invalid object."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+from pydicom import config
+from pydicom.dataset import Dataset
+from sr_cases import CT, DX, US_MULTI_FRAME, boxes_on, ct_series, finding, header, reading, region
+
+from engine.errors import WriteError
+from engine.findings import Mask, Region
+from sr_writer import OutputProfile, check_results, dump, write_results
+
+BOX = (10.0, 10.0, 30.0, 40.0)
+
+
+def write(images, *findings, **more):
+    """Write and check a reading with these findings."""
+    read = reading(images, findings, **more)
+    results = write_results(read, images, OutputProfile())
+    check_results(results, read, images)
+    return results
+
+
+@pytest.mark.parametrize(
+    ("box", "frame", "message"),
+    [
+        ((10.0, 10.0, 80.5, 40.0), 1, "leaves the image of 80 x 96"),
+        ((10.0, 10.0, 40.0, 97.0), 1, "leaves the image of 80 x 96"),
+        (BOX, 2, "refers to frame 2"),
+        ((10.0, 10.0, 10.0 + 1e-9, 40.0), 1, "smaller than coordinates can express"),
+    ],
+)
+def test_region_that_is_not_on_its_image_is_refused_by_name(box, frame, message):
+    image = header(DX, "DX")
+    with pytest.raises(WriteError, match=message):
+        write([image], finding("disc", region(image, box, frame)))
+
+
+def test_box_to_the_very_edge_is_inside():
+    image = header(DX, "DX")
+    results = write([image], finding("disc", region(image, (0.0, 0.0, 80.0, 96.0))))
+    assert max(_scoord(results[0])) == 96.0
+
+
+def test_region_on_an_unknown_image_is_refused():
+    image = header(DX, "DX")
+    with pytest.raises(WriteError, match="not among the source images"):
+        write([image], finding("disc", Region("1.2.3.4", 1, BOX)))
+
+
+def test_frame_that_does_not_exist_is_refused():
+    image = header(US_MULTI_FRAME, "US", NumberOfFrames=3)
+    with pytest.raises(WriteError, match=r"frame 4 of .* which has 3"):
+        write([image], finding("disc", region(image, BOX, 4)))
+
+
+def test_no_sources_and_sources_of_other_studies_and_patients_are_refused():
+    image = header(DX, "DX")
+    read = reading([image], boxes_on([image]))
+    with pytest.raises(WriteError, match="at least one source"):
+        write_results(read, [], OutputProfile())
+    with pytest.raises(WriteError, match="not of the study"):
+        write_results(read, [image, header(DX, "DX", 2, StudyInstanceUID="1.2.3")], OutputProfile())
+    with pytest.raises(WriteError, match="different PatientID"):
+        write_results(read, [image, header(DX, "DX", 2, PatientID="ID-2")], OutputProfile())
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "SOPClassUID"])
+def test_source_without_a_uid_is_refused(keyword):
+    image = header(DX, "DX")
+    read = reading([image], boxes_on([image]))
+    del image.file_meta
+    delattr(image, keyword)
+    with pytest.raises(WriteError, match=keyword):
+        write_results(read, [image], OutputProfile())
+
+
+def test_private_sop_class_is_refused():
+    image = header("1.2.840.113619.4.26", "CT")
+    with pytest.raises(WriteError, match="not one of the Standard's"):
+        write([image], finding("disc", region(image, BOX)))
+
+
+def test_sop_class_that_stands_in_the_file_meta_only_is_used():
+    images = ct_series()
+    for image in images:
+        image.SOPClassUID = ""
+    results = write(images, finding("disc", region(images[0], BOX)))
+    evidence = results[0].CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert {item.ReferencedSOPClassUID for item in evidence.ReferencedSOPSequence} == {CT}
+
+
+def test_duplicate_instances_count_once():
+    images = ct_series(3)
+    results = write([*images, images[0]], finding("disc", region(images[0], BOX)))
+    evidence = results[0].CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert len(evidence.ReferencedSOPSequence) == 3
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "StudyDate",
+        "StudyTime",
+        "PatientID",
+        "PatientName",
+        "PatientSex",
+        "PatientBirthDate",
+        "AccessionNumber",
+        "StudyID",
+        "ReferringPhysicianName",
+        "Modality",
+    ],
+)
+@pytest.mark.parametrize("empty", [True, False])
+def test_missing_attribute_becomes_an_empty_one(missing, empty, tmp_path, dciodvfy):
+    image = header(DX, "DX")
+    if empty:
+        setattr(image, missing, None)
+    else:
+        delattr(image, missing)
+    for number, result in enumerate(write([image], finding("disc", region(image, BOX)))):
+        assert missing == "Modality" or (missing in result and not result[missing].value)
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(dump(result))
+        assert dciodvfy(path) == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("AccessionNumber", "9" * 70),
+        ("StudyDate", "2004.01.19x"),
+        ("StudyTime", "noon"),
+        ("PatientBirthDate", "about 1950"),
+        ("PatientSex", "female"),
+        ("StudyID", "S" * 30),
+        ("PatientAge", "45"),
+        ("PatientWeight", "70.00000000000000001"),
+        ("StudyDescription", "chest " * 30),
+        ("StudyDescription", "chest\x1b\x07"),
+        ("OtherPatientIDsSequence", [Dataset()]),
+        ("DeidentificationMethod", "by hand"),
+    ],
+)
+def test_value_that_no_valid_object_can_carry_is_left_out(keyword, value, tmp_path, dciodvfy):
+    image = header(DX, "DX")
+    with _no_judgement():
+        setattr(image, keyword, value)
+    for number, result in enumerate(write([image], finding("disc", region(image, BOX)))):
+        assert not result.get(keyword)
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(dump(result))
+        assert dciodvfy(path) == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PatientID", "1" * 65), ("PatientID", "1\\2"), ("PatientID", "1\x07"), ("PatientName", "Doe^" + "J" * 90)],
+)
+def test_identity_that_no_valid_object_can_carry_is_refused_without_saying_it(keyword, value):
+    image = header(DX, "DX")
+    with _no_judgement():
+        setattr(image, keyword, value)
+    with pytest.raises(WriteError, match=f"{keyword} has a value that DICOM does not allow") as caught:
+        write([image], finding("disc", region(image, BOX)))
+    assert "1" not in str(caught.value)
+    assert "Doe" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["x" * 300, "肿块" * 150, "mass\x00\x1b\r\nin\tthe\\lung", "  ", "\u2028", "a\ud800b", "é" * 70],
+)
+def test_label_of_any_kind_gives_valid_objects_or_is_refused(label, tmp_path, dciodvfy):
+    image = header(DX, "DX")
+    found = finding(
+        "disc", region(image, BOX), label=label, concept=label, names={"en": label}, text={"en": label}, notes=(label,)
+    )
+    if not label.strip():
+        with pytest.raises(WriteError, match="neither label nor concept"):
+            write([image], found, commissioning=False)
+        return
+    if "\ud800" in label:
+        with pytest.raises(UnicodeEncodeError):
+            reading([image], [found]).digest  # noqa: B018  # such a reading has no digest, so nothing to write
+        return
+    for number, result in enumerate(write([image], found, commissioning=False)):
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(dump(result))
+        assert dciodvfy(path) == []
+
+
+@pytest.mark.parametrize("label", ["No finding", "no  FINDING", "Normal", "正常", "未见异常"])
+def test_no_finding_never_becomes_a_code(label):
+    image = header(DX, "DX")
+    with pytest.raises(WriteError, match="means no finding"):
+        write([image], finding(label, region(image, BOX)))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (Mask(75, 10, 8, 1, "ff", "threshold"), "mask leaves the image"),
+        (Mask(10, 10, 8, 2, "ff", "threshold"), "do not fit its size"),
+        (Mask(10, 10, 8, 1, "xy", "threshold"), "not hexadecimal"),
+    ],
+)
+def test_mask_that_does_not_fit_is_refused(mask, message):
+    image = header(DX, "DX")
+    with pytest.raises(WriteError, match=message):
+        write([image], finding("disc", region(image, BOX, mask=mask)))
+
+
+def _scoord(result) -> list[float]:
+    measurements = result.ContentSequence[-1].ContentSequence[0]
+    return next(item.GraphicData for item in measurements.ContentSequence if item.ValueType == "SCOORD")
+
+
+@contextmanager
+def _no_judgement():
+    """Let a header hold what a careless device writes."""
+    settings = config.settings
+    before = settings.reading_validation_mode, settings._writing_validation_mode
+    settings.reading_validation_mode = settings.writing_validation_mode = config.IGNORE
+    try:
+        yield
+    finally:
+        settings.reading_validation_mode, settings._writing_validation_mode = before
