@@ -103,9 +103,10 @@ def to_display(
     low, high = _range(stored, header)
     signed = bool(np.issubdtype(stored.dtype, np.signedinteger))
     modality = _modality(header, frame, signed=signed)
-    ends = modality(np.array([low, high], np.float64))
+    whole = np.issubdtype(stored.dtype, np.integer) and high - low < _TABLE_MAX
+    reach = modality(np.arange(low, high + 1) if whole else np.array([low, high]))
     inverted = photometric == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
-    voi = _voi(header, frame, window, ends)
+    voi = _voi(header, frame, window, reach)
 
     def display(values: Values) -> npt.NDArray[np.uint8]:
         shown = voi(modality(values))
@@ -151,11 +152,11 @@ def _modality(header: Dataset, frame: int, *, signed: bool) -> Callable[[Values]
     return lambda values: values * slope + (intercept or 0.0)
 
 
-def _voi(header: Dataset, frame: int, window: Window | None, ends: Values) -> Callable[[Values], Values]:
+def _voi(header: Dataset, frame: int, window: Window | None, reach: Values) -> Callable[[Values], Values]:
     """The VOI LUT, else the first window, else the whole range of the data (PS3.3 C.11.2)."""
     if window is not None:
         return window.apply
-    low, high = float(ends.min()), float(ends.max())
+    low, high = float(reach.min()), float(reach.max())
     if lut := _lut(header, "VOILUTSequence", signed=low < 0):
         top = float(2**lut.bits - 1)
         return lambda values: np.clip(lut.apply(values) / top, 0, 1)

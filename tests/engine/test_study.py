@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_files import PYDICOM_FILES
 from pydicom import dcmread
-from pydicom.data import get_testdata_file, get_testdata_files
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
@@ -106,7 +106,7 @@ def test_missing_file_is_refused_without_its_path(tmp_path):
 
 def test_dicomdir_is_refused():
     with pytest.raises(NotDicomError, match="DICOMDIR"):
-        load_instance(Path(get_testdata_file("DICOMDIR")))
+        load_instance(PYDICOM_FILES / "dicomdirtests" / "DICOMDIR")
 
 
 def test_deeply_nested_sequences_are_refused(tmp_path):
@@ -143,7 +143,7 @@ def test_deflate_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatc
 
 
 def test_deflated_object_is_read():
-    instance = load_instance(Path(get_testdata_file("image_dfl.dcm")))
+    instance = load_instance(PYDICOM_FILES / "image_dfl.dcm")
     assert instance.header.Rows == 512
     assert instance.header.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
 
@@ -190,9 +190,9 @@ def test_errors_never_quote_the_dataset(make, tmp_path):
 
 def test_every_test_file_of_pydicom_loads_or_is_refused_with_a_reason():
     reasons = set()
-    for name in get_testdata_files():
+    for path in filter(Path.is_file, PYDICOM_FILES.rglob("*")):
         try:
-            load_instance(Path(name))
+            load_instance(path)
         except NotDicomError as error:
             reasons.add(str(error))
     assert reasons
