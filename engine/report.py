@@ -16,7 +16,7 @@ _IMPRESSION: Final[dict[Language, re.Pattern[str]]] = {
     "en": re.compile(r"\bimpressions?\s*[:：]\s*(.+)", re.IGNORECASE | re.DOTALL),
     "zh": re.compile(r"影[像响]结论\s*[:：]\s*(.+)", re.DOTALL),
 }
-_IMAGE: Final[dict[Language, str]] = {"en": "Image {}:", "zh": "图像{}："}
+_IMAGE: Final[dict[Language, str]] = {"en": "Image {}: {}", "zh": "图像{}：{}"}
 
 
 def is_report(text: str, language: Language) -> bool:
@@ -34,4 +34,4 @@ def join_narratives(parts: Sequence[tuple[int, str]], language: Language) -> str
     """Join the reports of several images, each with its image's number; a single one stands alone."""
     if len(parts) == 1:
         return parts[0][1]
-    return "\n".join(f"{_IMAGE[language].format(number)} {text}" for number, text in parts)
+    return "\n".join(_IMAGE[language].format(number, text) for number, text in parts)

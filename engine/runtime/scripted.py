@@ -118,7 +118,7 @@ class ScriptedRuntime:
     @property
     def identity(self) -> ModelIdentity:
         """A scripted model; its weights' digest is the digest of the script."""
-        words = json.dumps(self._script.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)
+        words = json.dumps(self._script.model_dump(mode="python"), sort_keys=True)
         return ModelIdentity(
             name="Scripted answers",
             version="1",
