@@ -275,7 +275,7 @@ class Trainer:
             per_patch, per_token = self.aids.patch(patches).float(), self.aids.token(tokens).float()
             near, far = patch_loss(per_patch, boxes, labels), token_loss(per_token, boxes, labels)
             figures |= {"patch": near.item(), "token": far.item()}
-            loss = near + far if not language else 0.3 * (near + far)
+            loss = near + far if not language else 0.5 * (near + far)
             if language:
                 context = self.tokenizer.image_context_id
                 # Detection for the first five eighths of the batch, any other question for the rest.
@@ -350,14 +350,15 @@ def main() -> None:
     try:
         while trainer.step < args.steps:
             wait = len(pool) < 32 * args.batch
-            try:
-                for new in incoming.get(block=wait):
-                    if len(pool) < 60000:
-                        pool.append(new)
-                    else:
-                        pool[rng.integers(len(pool))] = new
-            except queue.Empty:
-                pass
+            for _ in range(2):
+                try:
+                    for new in incoming.get(block=wait):
+                        if len(pool) < 60000:
+                            pool.append(new)
+                        else:
+                            pool[rng.integers(len(pool))] = new
+                except queue.Empty:
+                    break
             if wait:
                 continue
             left = (args.steps - trainer.step) / (args.decay * args.steps)
