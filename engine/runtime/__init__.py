@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from engine.errors import ModelError
 from engine.runtime.protocol import Answer, CancelToken, Rgb, Runtime
@@ -54,15 +54,16 @@ def load_runtime(
         from engine.runtime.scripted import ScriptedRuntime
 
         return ScriptedRuntime.from_file(path)
-    options: dict[str, Any] = {"threads": threads} if kind == "onnx" else {"device": device, "dtype": dtype}
     try:
         if kind == "onnx":
-            from engine.runtime.onnx import OnnxRuntime as Loaded
-        else:
-            from engine.runtime.torch import TorchRuntime as Loaded
+            from engine.runtime.onnx import OnnxRuntime
+
+            return OnnxRuntime(path, threads)
+        from engine.runtime.torch import TorchRuntime
+
+        return TorchRuntime(path, device, dtype)
     except ModuleNotFoundError as error:
+        extra = "[torch]" if kind == "torch" else ""
         raise ModelError(
-            f"the {kind} runtime needs the package {error.name!r}", advice=f"Install medrega-pacs[{kind}]."
+            f"the {kind} runtime needs the package {error.name!r}", advice=f"Install medrega-pacs{extra}."
         ) from error
-    runtime: Runtime = Loaded(path, **options)
-    return runtime

@@ -7,7 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -87,14 +87,21 @@ class GreedyRuntime:
                 cancel.check()
             token = int(logits.argmax())
             if token in self.tokenizer.stop_ids:
-                return Answer(self.tokenizer.decode(ids), tuple(ids), tuple(prompt), tuple(logprobs), "stop")
+                return self._answer(ids, prompt, logprobs, "stop")
             wide = logits.astype(np.float64)
             top = wide.max()
             logprobs.append(float(wide[token] - top - np.log(np.exp(wide - top).sum())))
             ids.append(token)
             if len(ids) >= limit:
-                return Answer(self.tokenizer.decode(ids), tuple(ids), tuple(prompt), tuple(logprobs), "length")
+                return self._answer(ids, prompt, logprobs, "length")
             logits, state = self._arithmetic.step(token, state)
+
+    def _answer(
+        self, ids: list[int], prompt: list[int], logprobs: list[float], finish: Literal["stop", "length"]
+    ) -> Answer:
+        # A token begins where the text of those before it ends; decoded alone it may read differently.
+        offsets = tuple(len(self.tokenizer.decode(ids[:place])) for place in range(len(ids)))
+        return Answer(self.tokenizer.decode(ids), tuple(ids), tuple(prompt), tuple(logprobs), finish, offsets)
 
     def _tokens_of(self, image: Rgb) -> npt.NDArray[np.float32]:
         """The image's tokens, kept for the next questions about it.
