@@ -6,8 +6,8 @@
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
 PEERS := dcmtk dicom3tools orthanc orthanc-dicomweb redis-server
-# The newest Python that fits, unless PYTHON names one.
-PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+# The oldest Python that fits, which the pinned wheels are sure to have, unless PYTHON names one.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 help: ## list the targets
@@ -28,7 +28,9 @@ lint: .venv/.test ## ruff and mypy
 	$(BIN)/mypy
 
 phantom-model: .venv/.test ## train the commissioning model anew (hours on two cores)
-	$(BIN)/python -m engine.phantom.train
+	$(BIN)/python -m engine.phantom.train --out phantom-training
+	$(BIN)/python -m engine.phantom.publish phantom-training
+	$(BIN)/python -m engine.phantom.evaluate --mammograms --json engine/phantom/checkpoint/evaluation.json
 
 clean: ## remove what the targets made, and the virtual environment
 	rm -rf .venv demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
