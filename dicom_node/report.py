@@ -29,7 +29,7 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
     },
     "zh": {
         "title": "人工智能阅片结果，未经放射科医师核实",
-        "commissioning": "由调试模型阅片，不得用于临床。",
+        "commissioning": "由调试模型阅片，不可用于临床。",
         RunState.FINDINGS: "所见",
         RunState.NO_FINDINGS: "模型未发现异常目标。",
         RunState.UNUSABLE: "模型已运行，但其回答均不可用。",
