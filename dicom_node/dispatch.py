@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import kombu.exceptions
+import redis
 import structlog
 from celery import Celery
 
@@ -90,7 +91,7 @@ class Dispatcher:
     def _send(self, task: str, queue: str, arguments: Iterable[str], task_id: str) -> None:
         try:
             self._app.send_task(task, args=list(arguments), task_id=task_id, queue=queue)
-        except (kombu.exceptions.OperationalError, OSError) as error:
+        except (kombu.exceptions.OperationalError, redis.RedisError, OSError) as error:
             raise BrokerError(f"the broker cannot be reached ({type(error).__name__})") from None
 
 

@@ -105,7 +105,7 @@ def _read(dataset: bytes | memoryview, transfer_syntax: UID) -> Dataset:
 
         def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
             nonlocal passed
-            passed = tag > _LAST
+            passed = int(tag) > int(_LAST)
             return passed
 
         try:

@@ -120,9 +120,9 @@ class Listener:
         self._pulse.join()
         server.shutdown()  # nobody gets in any more; open associations go on
         end = time.monotonic() + drain_seconds
-        while server.active_associations and time.monotonic() < end:
+        while _established(server) and time.monotonic() < end:
             time.sleep(0.05)
-        for association in server.active_associations:
+        for association in _established(server):
             association.abort()
 
     def _opened(self, event: evt.Event) -> None:
@@ -234,6 +234,11 @@ class Listener:
         now = time.monotonic()
         with self._activities_lock:
             self._activities[association] = _Activity(study_instance_uid, now, now)
+
+
+def _established(server: AssociationServer) -> list[Association]:
+    """Open associations, without connections that never asked for one (a monitor's probe)."""
+    return [association for association in server.active_associations if association.is_established]
 
 
 def _acknowledge_at_once(association: Association) -> None:

@@ -20,11 +20,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 
@@ -272,7 +272,7 @@ def _holds(path: Path, dataset: bytes | memoryview) -> bool:
 
 
 def _encoded(meta: FileMetaDataset) -> bytes:
-    buffer = BytesIO()
+    buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta, enforce_standard=True)
     return buffer.getvalue()
 

@@ -1,4 +1,4 @@
-"""The Celery tasks of the two worker processes. A message is a hint: the ledger says whether something is to be done."""
+"""The Celery tasks of the worker processes. A message is a hint: the ledger says whether something is to be done."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ def register(app: Celery, role: Role, reader: Reader | None = None, deliverer: D
 def _task(app: Celery, name: str, work: Any) -> None:
     def task(*ids: str) -> None:
         try:
-            work(*ids)
+            with structlog.contextvars.bound_contextvars(task=name):
+                work(*ids)
         except NodeError as error:
             # The ledger or the disk failed. What was to be done is still due, and the sweeper sends for it again.
-            log.error("task not done", task=name, reason=str(error))
+            log.error("task not done", reason=str(error))
 
     app.task(name=name)(task)
 
@@ -57,7 +58,6 @@ def run_worker_role(settings: Settings, role: Role) -> None:
     setup_logging.connect(_keep_logging, weak=False)
     # Celery warns of root because of pickle; these workers take JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    structlog.contextvars.bind_contextvars(process=role)
     ledger = Ledger.open(settings)
     spool = Spool(settings.data.path)
     app = make_app(settings)
@@ -70,7 +70,7 @@ def run_worker_role(settings: Settings, role: Role) -> None:
         timer.start()
 
     def ready(**_arguments: Any) -> None:
-        log.info("worker ready")
+        log.info("worker ready", role=role)
 
     worker_shutting_down.connect(shutting_down, weak=False)
     worker_ready.connect(ready, weak=False)

@@ -149,12 +149,14 @@ class Deliveries(Part):
         delivery = session.get(Delivery, outcome.delivery_id, with_for_update=True)
         if delivery is None or delivery.state is not DeliveryState.PENDING:
             return
+        # A destination that is down for a day is one line in the audit record, not one an attempt.
+        told = outcome.state is DeliveryState.PENDING and outcome.reason == delivery.reason
         delivery.state, delivery.status, delivery.reason = outcome.state, outcome.status, outcome.reason
         delivery.attempts += 1
         delivery.next_attempt_at, delivery.dispatched_at = outcome.next_attempt_at, None
         if outcome.state is DeliveryState.DELIVERED:
             delivery.delivered_at = self._clock()
-        if outcome.reason:
+        if outcome.reason and not told:
             self._note(
                 session,
                 self._lock_run(session, delivery.run_id).study_instance_uid,

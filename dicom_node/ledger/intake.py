@@ -56,6 +56,7 @@ class Intake(Part):
 
         def work(session: Session) -> None:
             self._study(session, instance.study_instance_uid)
+            self._touch(session, [instance.study_instance_uid])
             if session.scalar(select(Instance.id).where(Instance.path == instance.path)) is None:
                 session.add(self._row(instance, None))
             reason = (
@@ -70,11 +71,14 @@ class Intake(Part):
         """Reset the quiet time of studies whose images are arriving."""
         if study_instance_uids:
             with self._database.write() as session:
-                session.execute(
-                    update(Run)
-                    .where(Run.state == State.RECEIVING, Run.study_instance_uid.in_(study_instance_uids))
-                    .values(last_image_at=self._clock())
-                )
+                self._touch(session, study_instance_uids)
+
+    def _touch(self, session: Session, study_instance_uids: Collection[str]) -> None:
+        session.execute(
+            update(Run)
+            .where(Run.state == State.RECEIVING, Run.study_instance_uid.in_(study_instance_uids))
+            .values(last_image_at=self._clock())
+        )
 
     def is_own_result(self, sop_instance_uid: str) -> bool:
         """Whether this node made the object."""

@@ -1,0 +1,171 @@
+"""The spool: what it says it has, it has, whole and in its place."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import image
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.spool import Spool, SpoolError, SpoolFullError, Stored, split
+
+
+def meta(sop: str = "1.2.3.4") -> FileMetaDataset:
+    header = image().file_meta
+    header.MediaStorageSOPInstanceUID = sop
+    header.ImplementationClassUID = "2.25.1"
+    return header
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def dataset_bytes(dataset: Dataset) -> bytes:
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = False, True
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
+
+
+def test_an_object_is_kept_byte_for_byte_behind_its_meta_information(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    dataset = image(study="1.2.3", SOPInstanceUID="1.2.3.4")
+    content = dataset_bytes(dataset)
+    stored, path = spool.store_instance("1.2.3", "1.2.3.4", meta(), content)
+    assert (stored, path) == (Stored.NEW, "studies/1.2.3/1.2.3.4.dcm")
+    header, offset = split(spool.path(path))
+    assert header.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert spool.path(path).read_bytes()[offset:] == content
+    assert dcmread(spool.path(path)).PatientName == "PHANTOM^ONE"
+    assert list(spool.instances()) == [path]
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "data")
+    _, path = spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+    spool.store_reading("a" * 32, "{}")
+    result, _ = spool.store_result("a" * 32, "viewer-en", "sr", b"result")
+    for folder in ("", "incoming", "studies/1.2.3", "readings", f"results/{'a' * 32}/viewer-en"):
+        assert mode(tmp_path / "data" / folder) == 0o700
+    for file in (path, result, f"readings/{'a' * 32}/reading.json"):
+        assert mode(spool.path(file)) == 0o600
+
+
+def test_the_same_object_again_changes_nothing_and_another_one_is_kept_beside_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first = spool.store_instance("1.2.3", "1.2.3.4", meta(), b"one")
+    again = meta()
+    again.SendingApplicationEntityTitle = "ANOTHER"
+    assert spool.store_instance("1.2.3", "1.2.3.4", again, b"one") == (Stored.SAME, first[1])
+    assert spool.store_instance("1.2.3", "1.2.3.4", meta(), b"two") == (Stored.CONFLICT, "studies/1.2.3/1.2.3.4_2.dcm")
+    assert spool.store_instance("1.2.3", "1.2.3.4", meta(), b"two")[0] is Stored.SAME
+    assert spool.store_instance("1.2.3", "1.2.3.4", meta(), b"six") == (Stored.CONFLICT, "studies/1.2.3/1.2.3.4_3.dcm")
+    assert spool.path(first[1]).read_bytes().endswith(b"one")
+
+
+@pytest.mark.parametrize("uid", ["", "..", ".", "../1", "1/2", "1.2.a", "1" * 65, "1.2\0", "1.2\n", "１.２"])
+def test_what_is_no_uid_names_no_file(tmp_path: Path, uid: str) -> None:
+    spool = Spool(tmp_path)
+    for study, sop in ((uid, "1.2"), ("1.2", uid)):
+        with pytest.raises(SpoolError):
+            spool.store_instance(study, sop, meta(), b"content")
+    assert list(spool.instances()) == []
+
+
+@given(st.text(max_size=70))
+def test_no_text_leads_out_of_the_spool(tmp_path_factory: pytest.TempPathFactory, uid: str) -> None:
+    spool = Spool(tmp_path_factory.getbasetemp() / "hostile")
+    try:
+        _, path = spool.store_instance(uid, uid, meta(), b"content")
+    except SpoolError:
+        return
+    assert spool.path(path).resolve().parent.parent == spool.root / "studies"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    spool = Spool(tmp_path)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(number, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SpoolFullError):
+        spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+    assert list(spool.instances()) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_another_fault_of_the_disk_is_not_taken_for_a_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(SpoolError, match="input/output error") as caught:
+        spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+    assert not isinstance(caught.value, SpoolFullError)
+
+
+def test_nothing_is_taken_below_the_free_space_asked_for(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, minimum_free=1 << 60)
+    with pytest.raises(SpoolFullError):
+        spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+
+
+def test_the_file_is_synced_before_it_is_moved_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    steps: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def synced(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+    assert steps == ["file", "folder", "rename", "folder"]
+
+
+def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    (tmp_path / "incoming" / "x.part").write_bytes(b"half")
+    assert spool.clean() == 1
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_readings_and_results_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    run = "a" * 32
+    for text in ("{}", '{"contract":1}'):
+        spool.store_reading(run, text)
+        assert spool.reading(run) == text
+    path, digest = spool.store_result(run, "viewer-en", "sr", b"one")
+    again, other = spool.store_result(run, "viewer-en", "sr", b"two")
+    assert path == again
+    assert digest != other == spool.sha256(path)
+    assert [file.name for file in spool.path(path).parent.iterdir()] == ["sr.dcm"]
+    with pytest.raises(SpoolError):
+        spool.reading("b" * 32)
+    with pytest.raises(SpoolError):
+        spool.store_result(run, "..", "sr", b"x")
+    with pytest.raises(SpoolError):
+        spool.store_reading("../x", "{}")
