@@ -1,0 +1,245 @@
+"""Segmentations: which frames go together, where they are, and what they are said to be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from sr_cases import (
+    DX,
+    MR,
+    SECONDARY_CAPTURE,
+    US_MULTI_FRAME,
+    ct_series,
+    enhanced_ct,
+    finding,
+    header,
+    reading,
+    region,
+)
+
+from engine.findings import Mask, Region
+from sr_writer import OutputProfile, check_results, write_results
+from sr_writer.pixels import box_slices, paint, unpack
+from sr_writer.sources import SourceImage
+
+BOX = (10.0, 10.0, 30.0, 40.0)
+
+
+def written(images, *findings, profile: OutputProfile | None = None, **more) -> list[Dataset]:
+    """Write a reading and give its segmentations."""
+    read = reading(images, findings, **more)
+    results = write_results(read, images, profile or OutputProfile())
+    check_results(results, read, images)
+    return [result for result in results if result.Modality == "SEG"]
+
+
+def frames(result: Dataset) -> list[tuple[str, int | None, list[float]]]:
+    """Give image, frame number and position of each frame of a segmentation, sorted."""
+    found = []
+    for group in result.PerFrameFunctionalGroupsSequence:
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        position = [float(number) for number in group.PlanePositionSequence[0].ImagePositionPatient]
+        frame = source.get("ReferencedFrameNumber")
+        found.append((str(source.ReferencedSOPInstanceUID), None if frame is None else int(frame), position))
+    return sorted(found)
+
+
+def test_slices_of_a_series_share_one_segmentation_in_the_patients_geometry():
+    images = ct_series(6, gap=3.0)
+    found = finding("disc", *(region(image, BOX) for image in images[1:4]))
+    (result,) = written(images, found)
+    assert result.FrameOfReferenceUID == images[0].FrameOfReferenceUID
+    shared = result.SharedFunctionalGroupsSequence[0]
+    assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == images[0].ImageOrientationPatient
+    assert shared.PixelMeasuresSequence[0].PixelSpacing == [0.5, 0.7]
+    assert shared.PixelMeasuresSequence[0].SpacingBetweenSlices == pytest.approx(3.0, abs=1e-3)
+    positions = {str(image.SOPInstanceUID): list(map(float, image.ImagePositionPatient)) for image in images}
+    assert {uid for uid, _, _ in frames(result)} == {str(image.SOPInstanceUID) for image in images[1:4]}
+    for uid, frame, position in frames(result):
+        assert frame is None
+        assert position == pytest.approx(positions[uid])
+
+
+def test_echoes_at_one_place_go_to_segmentations_of_their_own():
+    first, second = ct_series(2, gap=0.0, sop_class=MR, modality="MR")
+    results = written([first, second], finding("disc", region(first, BOX), region(second, BOX)))
+    assert [len(frames(result)) for result in results] == [1, 1]
+
+
+def test_localizer_in_the_series_does_not_share_its_planes():
+    images = ct_series(3)
+    images[2].ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+    results = written(images, finding("disc", *(region(image, BOX) for image in images)))
+    assert sorted(len(frames(result)) for result in results) == [1, 2]
+
+
+def test_frames_of_an_enhanced_image_keep_number_and_place():
+    image = enhanced_ct(8)
+    (result,) = written([image], finding("disc", *(region(image, BOX, frame=frame) for frame in (7, 2, 3))))
+    assert [(frame, position) for _, frame, position in frames(result)] == [
+        (2, [0.0, 0.0, 2.0]),
+        (3, [0.0, 0.0, 4.0]),
+        (7, [0.0, 0.0, 12.0]),
+    ]
+    assert result.FrameOfReferenceUID == image.FrameOfReferenceUID
+
+
+def test_orientation_may_stand_in_the_frames_own_group():
+    image = enhanced_ct(3)
+    shared = image.SharedFunctionalGroupsSequence[0]
+    for group in image.PerFrameFunctionalGroupsSequence:
+        group.PlaneOrientationSequence = shared.PlaneOrientationSequence
+        group.PixelMeasuresSequence = shared.PixelMeasuresSequence
+    del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
+    (result,) = written([image], finding("disc", region(image, BOX, frame=2)))
+    assert frames(result) == [(str(image.SOPInstanceUID), 2, [0.0, 0.0, 2.0])]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "spacing"),
+    [
+        ({"PixelSpacing": [0.2, 0.3]}, [0.2, 0.3]),
+        ({"ImagerPixelSpacing": [0.15, 0.15]}, [0.15, 0.15]),
+        ({"PixelSpacing": [0.0, 0.0]}, [1.0, 1.0]),
+        ({}, [1.0, 1.0]),
+    ],
+)
+def test_source_without_frame_of_reference_gets_a_plane_that_says_it_is_a_convention(attributes, spacing):
+    image = header(DX, "DX", **attributes)
+    (result,) = written([image], finding("disc", region(image, BOX)), commissioning=False)
+    assert frames(result) == [(str(image.SOPInstanceUID), None, [0.0, 0.0, 0.0])]
+    shared = result.SharedFunctionalGroupsSequence[0]
+    assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
+    measures = shared.PixelMeasuresSequence[0]
+    assert [float(number) for number in measures.PixelSpacing] == spacing
+    assert (float(measures.SliceThickness), float(measures.SpacingBetweenSlices)) == (1.0, 1.0)
+    assert result.FrameOfReferenceUID.startswith("2.25.")
+    assert "convention" in result.ContentDescription
+    assert "not a position of the patient" in result.ImageComments
+    assert result.ReferencedSeriesSequence[0].SeriesInstanceUID == image.SeriesInstanceUID
+
+
+def test_ultrasound_frames_are_kept_apart_by_a_millimetre():
+    image = header(US_MULTI_FRAME, "US", NumberOfFrames=9)
+    (result,) = written([image], finding("disc", region(image, BOX, frame=8), region(image, BOX, frame=3)))
+    assert [frame for _, frame, _ in frames(result)] == [3, 8]
+    assert [position for _, _, position in frames(result)] == [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    assert "DimensionOrganizationType" not in result
+
+
+def test_profile_can_do_without_made_up_planes():
+    image = header(DX, "DX")
+    profile = OutputProfile(seg_without_frame_of_reference=False)
+    assert written([image], finding("disc", region(image, BOX)), profile=profile) == []
+    images = ct_series(2)
+    assert len(written(images, finding("disc", region(images[0], BOX)), profile=profile)) == 1
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]),
+        ("ImageOrientationPatient", [2, 0, 0, 0, 1, 0]),
+        ("ImagePositionPatient", [0, 0]),
+        ("PixelSpacing", [0.5, -0.5]),
+        ("PixelSpacing", None),
+        ("FrameOfReferenceUID", ""),
+    ],
+)
+def test_geometry_that_makes_no_sense_is_not_used(keyword, value):
+    images = ct_series(2)
+    setattr(images[0], keyword, value)
+    (result,) = written(images, finding("disc", region(images[0], BOX)))
+    assert result.FrameOfReferenceUID.startswith("2.25.")
+
+
+@pytest.mark.parametrize("sop_class", [SECONDARY_CAPTURE, US_MULTI_FRAME])
+def test_several_frames_of_whatever_sop_class_are_found_again(sop_class):
+    image = header(sop_class, "US", NumberOfFrames=4)
+    results = written([image], finding("disc", region(image, BOX, frame=2), region(image, BOX, frame=4)))
+    assert sorted(frame for result in results for _, frame, _ in frames(result)) == [2, 4]
+
+
+def test_segment_is_described_in_words_and_codes():
+    image = header(DX, "DX")
+    (result,) = written(
+        [image], finding("disc", region(image, BOX)), finding("breast", region(image, (5.0, 5.0, 60.0, 60.0)))
+    )
+    disc, breast = result.SegmentSequence
+    assert (disc.SegmentLabel, breast.SegmentLabel) == ("disc / 圆盘", "breast / 乳房")
+    assert disc.SegmentAlgorithmType == "AUTOMATIC"
+    assert disc.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning == "Physical object"
+    assert breast.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning == "Anatomical Structure"
+    assert disc.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "99MEDREGA"
+    assert disc.AnatomicRegionSequence[0].CodeMeaning == "Phantom"
+    assert "Bounding region, not a delineation" in disc.SegmentDescription
+    assert "certainty 0.87, uncalibrated" in disc.SegmentDescription
+    assert disc.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "phantom reader"
+    assert disc.RecommendedDisplayCIELabValue != breast.RecommendedDisplayCIELabValue
+    assert result.ContentLabel == "AI_COMMISSIONING"
+    assert "not for clinical use" in result.ContentDescription
+
+
+def test_segment_and_group_of_a_single_region_share_their_tracking_uid():
+    image = header(DX, "DX")
+    results = write_results(reading([image], [finding("disc", region(image, BOX))]), [image], OutputProfile())
+    group = results[0].ContentSequence[-1].ContentSequence[0]
+    uid = next(item.UID for item in group.ContentSequence if item.ValueType == "UIDREF")
+    assert results[-1].SegmentSequence[0].TrackingUID == uid
+
+
+def test_mask_is_written_bit_for_bit_and_says_how_it_was_made():
+    rng = np.random.default_rng(5)
+    pixels = rng.random((13, 11)) > 0.5
+    pixels[0, 0] = True
+    bits = np.packbits(pixels, axis=1).tobytes().hex()
+    image = header(DX, "DX")
+    mask = Mask(7, 9, 11, 13, bits, "threshold above the surroundings")
+    (result,) = written([image], finding("disc", region(image, (6.5, 8.5, 20.0, 24.0), mask=mask)))
+    expected = np.zeros((96, 80), dtype=np.uint8)
+    expected[9:22, 7:18] = pixels
+    assert np.array_equal(result.pixel_array.reshape(96, 80), expected)
+    assert "threshold above the surroundings" in result.SegmentSequence[0].SegmentDescription
+    assert "Bounding region" not in result.SegmentSequence[0].SegmentDescription
+
+
+def test_box_without_a_pixels_centre_is_in_the_sr_and_not_in_the_seg():
+    image = header(DX, "DX")
+    small = finding("cross", region(image, (10.6, 10.6, 10.9, 10.9)))
+    assert written([image], small) == []
+    (result,) = written([image], small, finding("disc", region(image, BOX)))
+    assert [segment.SegmentLabel for segment in result.SegmentSequence] == ["disc / 圆盘"]
+
+
+EDGES = st.floats(0, 40, allow_nan=False).map(lambda edge: round(edge * 8) / 8) | st.floats(0, 40, allow_nan=False)
+
+
+@given(xs=st.tuples(EDGES, EDGES), ys=st.tuples(EDGES, EDGES))
+def test_a_pixel_is_in_the_box_exactly_if_its_centre_is(xs, ys):
+    (x0, x1), (y0, y1) = sorted(xs), sorted(ys)
+    if x0 == x1 or y0 == y1:
+        return
+    image = SourceImage.from_header(header(DX, "DX", rows=40, columns=40))
+    plane = np.zeros((40, 40), dtype=np.bool_)
+    paint(Region(image.sop_instance_uid, 1, (x0, y0, x1, y1)), image, plane)
+    centres = np.arange(40) + 0.5
+    inside = ((centres >= y0) & (centres < y1))[:, None] & ((centres >= x0) & (centres < x1))[None, :]
+    assert np.array_equal(plane, inside)
+
+
+@given(edge=st.floats(0, 40, allow_nan=False))
+def test_boxes_that_share_an_edge_share_no_pixel_and_leave_none_out(edge):
+    if edge in (0, 40):
+        return
+    left, right = (box_slices(Region("1", 1, box))[1] for box in ((0, 0, edge, 1), (edge, 0, 40.0, 1)))
+    assert (left.start, left.stop, right.stop) == (0, right.start, 40)
+
+
+@given(rows=st.integers(1, 9), columns=st.integers(1, 20), seed=st.integers(0, 2**32 - 1))
+def test_mask_bits_round_trip(rows, columns, seed):
+    pixels = np.random.default_rng(seed).random((rows, columns)) > 0.5
+    mask = Mask(0, 0, columns, rows, np.packbits(pixels, axis=1).tobytes().hex(), "test")
+    assert np.array_equal(unpack(mask), pixels)
