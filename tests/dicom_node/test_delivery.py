@@ -1,0 +1,262 @@
+"""Delivery to real receivers on loopback, and to those that are not there, refuse, or never answer."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Clock, free_port, image, node_settings, written
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import ComputedRadiographyImageStorage
+
+from dicom_node.delivery import PERMANENT_ATTEMPTS, Deliverer
+from dicom_node.ledger import DeliveryState, Ledger, State
+from dicom_node.ledger.records import DeliveryRecord, ReceivedInstance, StoredResult
+from dicom_node.receiver import Receiver
+from dicom_node.spool import Spool
+
+# pynetdicom drops a socket whose connection was refused without closing it.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
+
+class Bench:
+    """A deliverer and a study with stored results."""
+
+    def __init__(self, folder: Path, ledger: Ledger, clock: Clock, *ports: int, **changes: Any) -> None:
+        destinations = [{"name": f"pacs{number}", "aet": "PACS", "port": port} for number, port in enumerate(ports)]
+        self.settings = node_settings(folder, destinations=destinations, **changes)
+        self.ledger, self.clock = ledger, clock
+        self.spool = Spool(self.settings.data.path)
+        self.deliverer = Deliverer(self.settings, ledger, self.spool, clock)
+        self.uids: list[str] = []
+        self.run_id = self._deliverable(folder, [destination.name for destination in self.settings.destinations])
+
+    def _deliverable(self, folder: Path, names: list[str]) -> str:
+        run_id = self.ledger.intake.record(ReceivedInstance("1.2.3", "1.2.4", "1.2.5", "1.2", "1.2", "CT1", "x.dcm"))
+        run = self.ledger.intake.receiving()[0]
+        self.ledger.intake.complete(run_id, run.last_image_at, "quiet")
+        self.ledger.runs.queue_complete()
+        claim = self.ledger.runs.claim(run_id, "elsewhere:1:1", 60)
+        assert claim is not None
+        self.ledger.runs.reading_stored(claim, "d" * 64)
+        results = []
+        for kind in ("sr", "seg"):
+            dataset = image(study="1.2.3")
+            content = written(folder / "made", dataset).read_bytes()
+            path, digest = self.spool.store_result(run_id, "viewer-en", kind, content)
+            results.append(
+                StoredResult(dataset.SOPInstanceUID, dataset.SOPClassUID, dataset.SeriesInstanceUID, kind, digest, path)
+            )
+            self.uids.append(dataset.SOPInstanceUID)
+        self.ledger.runs.results_stored(claim, dict.fromkeys(names, results))
+        return run_id
+
+    def deliver(self, number: int = 0) -> None:
+        self.deliverer.deliver(self.run_id, f"pacs{number}")
+
+    @property
+    def state(self) -> State:
+        return self.ledger.study("1.2.3").runs[0].state
+
+    @property
+    def reason(self) -> str:
+        return self.ledger.study("1.2.3").runs[0].reason
+
+    @property
+    def deliveries(self) -> tuple[DeliveryRecord, ...]:
+        return self.ledger.study("1.2.3").deliveries
+
+
+@contextmanager
+def answering(answer: Callable[[evt.Event], int], **options: Any) -> Iterator[int]:
+    """A storage SCP that answers as told; its port."""
+    entity = AE("PACS")
+    entity.add_supported_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
+    for name, value in options.items():
+        setattr(entity, name, value)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, answer)])
+    assert server is not None
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+
+
+def test_all_results_arrive_byte_for_byte_in_one_association(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    associations = set()
+
+    def stored(event: evt.Event) -> int:
+        associations.add(event.assoc)
+        return 0
+
+    with answering(stored) as port:
+        bench = Bench(tmp_path, ledger, clock, port)
+        bench.deliver()
+    assert (bench.state, len(associations)) == (State.DELIVERED, 1)
+    assert all(delivery.delivered_at == clock() and delivery.attempts == 1 for delivery in bench.deliveries)
+
+
+def test_what_arrives_is_what_was_stored(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    with Receiver(tmp_path / "pacs") as pacs:
+        bench = Bench(tmp_path, ledger, clock, pacs.peer.port)
+        bench.deliver()
+        bench.deliver()  # the same message again
+        assert [path.stem for path in pacs.files] == bench.uids
+    assert bench.state is State.DELIVERED
+
+
+def test_a_destination_that_is_down_is_tried_with_growing_delays_until_it_is_back(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
+    port = free_port()
+    bench = Bench(tmp_path, ledger, clock, port, delivery={"first_delay_seconds": 10, "max_delay_seconds": 60})
+    waits = []
+    for _ in range(5):
+        bench.deliver()
+        bench.deliver()  # not due: nothing happens
+        due = bench.deliveries[0].next_attempt_at
+        assert due is not None
+        waits.append((due - clock()).total_seconds())
+        assert bench.state is State.DELIVERING
+        clock.forward(waits[-1] + 0.01)
+    assert "cannot be reached" in bench.deliveries[0].reason
+    for wait, expected in zip(waits, (10, 20, 40, 60, 60), strict=True):
+        assert 0.8 * expected <= wait <= 1.2 * expected
+    with Receiver(tmp_path / "pacs", port=port) as pacs:
+        clock.forward(100)
+        bench.deliver()
+        assert len(pacs.files) == 2
+    assert bench.state is State.DELIVERED
+
+
+def test_it_is_given_up_after_the_hours_set_and_retry_starts_anew(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    bench = Bench(tmp_path, ledger, clock, free_port(), delivery={"max_hours": 48})
+    bench.deliver()
+    clock.forward(49 * 3600)
+    bench.deliver()
+    assert bench.state is State.FAILED
+    assert "cannot be reached" in bench.reason
+    bench.ledger.retry("1.2.3")
+    bench.deliver()
+    assert bench.state is State.DELIVERING
+
+
+@pytest.mark.parametrize("status", [0x0122, 0x0124, 0xA900, 0xC001])
+def test_a_refusal_for_good_fails_after_few_attempts(tmp_path: Path, ledger: Ledger, clock: Clock, status: int) -> None:
+    with answering(lambda _event: status) as port:
+        bench = Bench(tmp_path, ledger, clock, port)
+        for attempt in range(PERMANENT_ATTEMPTS):
+            assert bench.state is State.DELIVERING, attempt
+            bench.deliver()
+            clock.forward(3600)
+    assert bench.state is State.FAILED
+    assert f"0x{status:04X}" in bench.reason
+    assert {delivery.status for delivery in bench.deliveries} == {status}
+
+
+def test_a_full_peer_is_tried_again(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    answers = iter([0xA700] * 10 + [0] * 2)
+    with answering(lambda _event: next(answers)) as port:
+        bench = Bench(tmp_path, ledger, clock, port)
+        for _ in range(6):
+            assert bench.state is State.DELIVERING
+            bench.deliver()
+            clock.forward(3600)
+    assert bench.state is State.DELIVERED
+
+
+def test_warnings_count_as_delivered_and_are_recorded(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    with answering(lambda _event: 0xB000) as port:
+        bench = Bench(tmp_path, ledger, clock, port)
+        bench.deliver()
+    assert bench.state is State.DELIVERED
+    assert bench.reason == "2 with a warning"
+    assert bench.deliveries[0].status == 0xB000
+
+
+def test_a_peer_that_takes_nothing_we_offer_fails(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    entity = AE("PACS")
+    entity.add_supported_context("1.2.840.10008.5.1.4.1.1.2")
+    server = entity.start_server(("127.0.0.1", 0), block=False)
+    assert server is not None
+    bench = Bench(tmp_path, ledger, clock, server.server_address[1])
+    for _ in range(PERMANENT_ATTEMPTS):
+        bench.deliver()
+        clock.forward(3600)
+    server.shutdown()
+    assert bench.state is State.FAILED
+
+
+def test_a_peer_that_never_answers_is_left_in_time(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    release = threading.Event()
+
+    def silent(_event: evt.Event) -> int:
+        release.wait(20)
+        return 0
+
+    with answering(silent) as port:
+        bench = Bench(tmp_path, ledger, clock, port, delivery={"dimse_timeout_seconds": 0.5})
+        bench.deliver()
+        release.set()
+    assert bench.state is State.DELIVERING
+    assert "did not answer" in bench.deliveries[0].reason
+
+
+def test_a_peer_that_aborts_in_mid_transfer_gets_only_the_rest(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    arrived: list[str] = []
+
+    def abort_second(event: evt.Event) -> int:
+        if len(arrived) == 1:
+            arrived.append("aborted")
+            event.assoc.abort()
+            return 0
+        arrived.append(event.request.AffectedSOPInstanceUID)  # type: ignore[union-attr]
+        return 0
+
+    with answering(abort_second) as port:
+        bench = Bench(tmp_path, ledger, clock, port)
+        bench.deliver()
+        assert [delivery.state for delivery in bench.deliveries] == [DeliveryState.DELIVERED, DeliveryState.PENDING]
+        clock.forward(3600)
+        bench.deliver()
+    assert arrived == [bench.uids[0], "aborted", bench.uids[1]]
+    assert bench.state is State.DELIVERED
+
+
+def test_one_destination_that_is_down_does_not_hold_up_the_other(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    with Receiver(tmp_path / "pacs") as pacs:
+        bench = Bench(tmp_path, ledger, clock, free_port(), pacs.peer.port)
+        bench.deliver(0)
+        bench.deliver(1)
+        assert len(pacs.files) == 2
+    assert bench.state is State.DELIVERING
+
+
+def test_a_stored_result_that_was_changed_is_not_sent(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    with Receiver(tmp_path / "pacs") as pacs:
+        bench = Bench(tmp_path, ledger, clock, pacs.peer.port)
+        path = next(bench.spool.root.glob("results/*/*/sr.dcm"))
+        path.write_bytes(path.read_bytes() + b"\0")
+        for _ in range(PERMANENT_ATTEMPTS):
+            bench.deliver()
+            clock.forward(3600)
+        assert [file.stem for file in pacs.files] == bench.uids[1:]
+    assert bench.state is State.FAILED
+    assert "not as it was made" in bench.reason
+
+
+def test_a_destination_that_is_no_longer_set_fails_with_that_reason(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
+    bench = Bench(tmp_path, ledger, clock, free_port())
+    deliverer = Deliverer(node_settings(tmp_path), ledger, bench.spool, clock)
+    for _ in range(PERMANENT_ATTEMPTS):
+        deliverer.deliver(bench.run_id, "pacs0")
+        clock.forward(3600)
+    assert bench.state is State.FAILED
+    assert "no destination is named 'pacs0'" in bench.reason

@@ -1,0 +1,314 @@
+"""The reading worker, in this process, with a scripted model."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Clock, image, node_settings, script, wait_until, written
+from pydicom import dcmread
+from pydicom.uid import EncapsulatedPDFStorage
+
+from dicom_node.ledger import Ledger, State
+from dicom_node.ledger.records import ReceivedInstance, RunRecord
+from dicom_node.reading import Reader
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+from engine.findings import RunState, StudyReading
+from engine.runtime import load_runtime
+
+
+class NoDispatcher:
+    """Stands where messages are sent: deliveries are looked up in the ledger."""
+
+    def dispatch_deliveries(self) -> None:
+        """Send nothing."""
+
+
+class Bench:
+    """A reader with its ledger and spool, and a way to put studies into its queue."""
+
+    def __init__(self, folder: Path, ledger: Ledger, clock: Clock, **changes: Any) -> None:
+        self.folder, self.ledger, self.clock = folder, ledger, clock
+        self.settings: Settings = node_settings(folder, **changes)
+        self.spool = Spool(self.settings.data.path)
+        self.reader = Reader(self.settings, ledger, self.spool, NoDispatcher(), clock)  # type: ignore[arg-type]
+
+    def queue(self, *datasets: Any, raw: bytes | None = None) -> str:
+        study = datasets[0].StudyInstanceUID if datasets else "1.2.3"
+        for dataset in datasets:
+            relative = f"studies/{study}/{dataset.SOPInstanceUID}.dcm"
+            path = self.spool.path(relative)
+            written(path.parent, dataset)
+            self.enter(study, dataset.SeriesInstanceUID, dataset.SOPInstanceUID, relative)
+        if raw is not None:
+            path = self.spool.path(f"studies/{study}/9.9.dcm")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(raw)
+            self.enter(study, "9", "9.9", f"studies/{study}/9.9.dcm")
+        run = next(run for run in self.ledger.intake.receiving() if run.study_instance_uid == study)
+        self.ledger.intake.complete(run.id, run.last_image_at, "quiet")
+        self.ledger.runs.queue_complete()
+        return run.id
+
+    def enter(self, study: str, series: str, sop: str, path: str) -> None:
+        self.ledger.intake.record(ReceivedInstance(study, series, sop, "1.2", "1.2.840.10008.1.2.1", "CT1", path))
+
+    def run(self, study: str) -> RunRecord:
+        return self.ledger.study(study).runs[-1]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, ledger: Ledger, clock: Clock) -> Iterator[Bench]:
+    bench = Bench(tmp_path, ledger, clock, destinations=[{"name": "pacs", "aet": "PACS", "port": 4242}])
+    yield bench
+    bench.reader.close()
+
+
+def test_a_study_is_read_stored_written_and_ready_to_be_delivered(bench: Bench) -> None:
+    dataset = image()
+    run_id = bench.queue(dataset)
+    bench.reader.read(run_id)
+    record = bench.ledger.study(dataset.StudyInstanceUID)
+    assert record.runs[0].state is State.DELIVERING
+    reading = StudyReading.from_json(bench.spool.reading(run_id))
+    assert reading.digest == record.runs[0].reading_digest
+    assert reading.state is RunState.FINDINGS
+    assert {result.kind for result in record.results} >= {"sr", "seg"}
+    assert {delivery.destination for delivery in record.deliveries} == {"pacs"}
+    for result in record.results:
+        assert bench.spool.sha256(result.path) == result.sha256
+        stored = dcmread(bench.spool.path(result.path))
+        assert (stored.StudyInstanceUID, stored.PatientID) == (dataset.StudyInstanceUID, "P1")
+
+
+def test_the_same_message_again_does_nothing(bench: Bench) -> None:
+    dataset = image()
+    run_id = bench.queue(dataset)
+    bench.reader.read(run_id)
+    before = bench.ledger.study(dataset.StudyInstanceUID)
+    bench.reader.read(run_id)
+    assert bench.ledger.study(dataset.StudyInstanceUID) == before
+
+
+def test_each_distinct_choice_of_languages_is_written_once(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    destinations = [
+        {"name": "one", "aet": "A", "port": 1, "languages": ["en"]},
+        {"name": "two", "aet": "B", "port": 2, "languages": ["zh"]},
+        {"name": "three", "aet": "C", "port": 3, "languages": ["en"]},
+    ]
+    bench = Bench(tmp_path, ledger, clock, destinations=destinations)
+    dataset = image()
+    bench.reader.read(bench.queue(dataset))
+    record = ledger.study(dataset.StudyInstanceUID)
+    sent = {name: {d.sop_instance_uid for d in record.deliveries if d.destination == name} for name in ("one", "two")}
+    assert sent["one"] == {d.sop_instance_uid for d in record.deliveries if d.destination == "three"}
+    assert not sent["one"] & sent["two"]
+    assert {result.path.split("/")[2] for result in record.results} == {"viewer-en", "viewer-zh"}
+
+
+def test_a_stored_reading_is_never_made_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = image()
+    run_id = bench.queue(dataset)
+
+    def fail(*_arguments: object) -> None:
+        raise OSError("disk")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.spool, "store_result", fail)
+        bench.reader.read(run_id)
+    assert bench.run(dataset.StudyInstanceUID).state is State.FAILED
+    stored = bench.spool.reading(run_id)
+    bench.reader.close()
+    monkeypatch.setattr("dicom_node.reading.load_runtime", fail)  # no model is needed any more
+    assert bench.ledger.retry(dataset.StudyInstanceUID) is State.QUEUED
+    bench.reader.read(run_id)
+    assert bench.run(dataset.StudyInstanceUID).state is State.DELIVERING
+    assert bench.spool.reading(run_id) == stored
+
+
+def test_a_stored_reading_that_was_changed_is_not_used(bench: Bench) -> None:
+    dataset = image()
+    run_id = bench.queue(dataset)
+    claim = bench.ledger.runs.claim(run_id, "elsewhere:1:1", 60)
+    assert claim is not None
+    bench.ledger.runs.reading_stored(claim, "d" * 64)
+    bench.ledger.runs.give_back(claim, "test", attempt=False)
+    bench.spool.store_reading(run_id, "{}")
+    bench.reader.read(run_id)
+    run = bench.run(dataset.StudyInstanceUID)
+    assert run.state is State.FAILED
+    assert "damaged" in run.reason
+
+
+def test_the_results_of_a_later_run_name_those_they_supersede(bench: Bench) -> None:
+    first = image()
+    bench.reader.read(bench.queue(first))
+    earlier = {result.sop_instance_uid for result in bench.ledger.study(first.StudyInstanceUID).results}
+    second = image(first.StudyInstanceUID, first.SeriesInstanceUID)
+    run_id = bench.queue(second)
+    bench.reader.read(run_id)
+    results = [result for result in bench.ledger.study(first.StudyInstanceUID).results if result.run_id == run_id]
+    assert results
+    assert not earlier & {result.sop_instance_uid for result in results}
+    report = dcmread(bench.spool.path(next(result.path for result in results if result.kind == "sr")))
+    named = str(report.PredecessorDocumentsSequence)
+    assert any(uid in named for uid in earlier)
+
+
+def test_a_study_without_an_image_is_ignored_with_a_reason(bench: Bench) -> None:
+    document = image(SOPClassUID=EncapsulatedPDFStorage, Rows=None, Columns=None, PixelData=None)
+    bench.reader.read(bench.queue(document))
+    run = bench.run(document.StudyInstanceUID)
+    assert run.state is State.IGNORED
+    assert "image" in run.reason
+
+
+def test_files_that_are_no_dicom_fail_the_study_with_a_reason(bench: Bench) -> None:
+    bench.reader.read(bench.queue(raw=b"no dicom at all"))
+    run = bench.run("1.2.3")
+    assert run.state is State.FAILED
+    assert "none of the study's 1 files can be read" in run.reason
+
+
+def test_pixels_that_cannot_be_decoded_are_reported_as_not_read(bench: Bench) -> None:
+    dataset = image(PixelData=b"\0" * 10)
+    run_id = bench.queue(dataset)
+    bench.reader.read(run_id)
+    assert StudyReading.from_json(bench.spool.reading(run_id)).state is RunState.NOT_RUN
+    record = bench.ledger.study(dataset.StudyInstanceUID)
+    assert record.runs[0].state is State.DELIVERING
+    assert "sr" in {result.kind for result in record.results}
+
+
+def test_nonsense_from_the_engine_is_reported_as_unusable(bench: Bench) -> None:
+    script(bench.folder, answers={}, default="<box>[[9999, -3, 1]]</box></ref>??")
+    dataset = image()
+    run_id = bench.queue(dataset)
+    bench.reader.read(run_id)
+    assert StudyReading.from_json(bench.spool.reading(run_id)).state is RunState.UNUSABLE
+    record = bench.ledger.study(dataset.StudyInstanceUID)
+    assert {result.kind for result in record.results} >= {"sr"}
+    assert "seg" not in {result.kind for result in record.results}
+
+
+def test_a_lost_engine_is_tried_again_later_and_given_up_in_the_end(bench: Bench) -> None:
+    script(bench.folder, answers={}, default="!lost")
+    dataset = image()
+    run_id = bench.queue(dataset)
+    for attempt in (1, 2):
+        bench.reader.read(run_id)
+        assert bench.run(dataset.StudyInstanceUID).state is State.QUEUED
+        assert bench.ledger.runs.to_dispatch(bench.clock()) == ([], [])
+        bench.clock.forward(10 * 2 ** (attempt - 1))
+        assert bench.ledger.runs.to_dispatch(bench.clock()) == ([run_id], [])
+    bench.reader.read(run_id)
+    run = bench.run(dataset.StudyInstanceUID)
+    assert (run.state, run.attempts) == (State.FAILED, 3)
+    assert "lost" in run.reason
+
+
+def test_a_model_that_is_not_there_fails_the_study_and_a_retry_heals_it(bench: Bench) -> None:
+    (bench.folder / "script.json").unlink()
+    dataset = image()
+    run_id = bench.queue(dataset)
+    bench.reader.read(run_id)
+    assert bench.run(dataset.StudyInstanceUID).state is State.FAILED
+    assert "no model" in bench.run(dataset.StudyInstanceUID).reason
+    script(bench.folder)
+    bench.ledger.retry(dataset.StudyInstanceUID)
+    bench.reader.read(run_id)
+    assert bench.run(dataset.StudyInstanceUID).state is State.DELIVERING
+
+
+def test_an_unexpected_error_ends_this_study_only_and_its_words_go_nowhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise KeyError("ZZTOP^PHI")
+
+    monkeypatch.setattr("dicom_node.reading.read_study", fail)
+    dataset = image()
+    bench.reader.read(bench.queue(dataset))
+    assert bench.run(dataset.StudyInstanceUID).reason == "unexpected error KeyError"
+    monkeypatch.undo()
+    other = image()
+    bench.reader.read(bench.queue(other))
+    assert bench.run(other.StudyInstanceUID).state is State.DELIVERING
+
+
+def slow(folder: Path, seconds: float) -> None:
+    content = json.loads((folder / "script.json").read_text(encoding="utf-8"))
+    (folder / "script.json").write_text(json.dumps(content | {"delay_seconds": seconds}), encoding="utf-8")
+
+
+def test_a_cancelled_study_is_let_go_in_mid_reading(bench: Bench) -> None:
+    slow(bench.folder, 60)
+    dataset = image()
+    run_id = bench.queue(dataset)
+    worker = threading.Thread(target=bench.reader.read, args=(run_id,))
+    worker.start()
+    assert wait_until(lambda: bench.run(dataset.StudyInstanceUID).state is State.READING, 5)
+    bench.ledger.cancel(dataset.StudyInstanceUID)
+    worker.join(10)
+    assert not worker.is_alive()
+    assert bench.run(dataset.StudyInstanceUID).state is State.CANCELLED
+
+
+def test_a_node_that_stops_puts_the_study_back_and_counts_no_attempt(bench: Bench) -> None:
+    slow(bench.folder, 60)
+    dataset = image()
+    run_id = bench.queue(dataset)
+    worker = threading.Thread(target=bench.reader.read, args=(run_id,))
+    worker.start()
+    assert wait_until(lambda: bench.run(dataset.StudyInstanceUID).state is State.READING, 5)
+    bench.reader.stop()
+    worker.join(10)
+    assert not worker.is_alive()
+    run = bench.run(dataset.StudyInstanceUID)
+    assert (run.state, run.attempts) == (State.QUEUED, 0)
+    assert bench.ledger.runs.to_dispatch(bench.clock()) == ([run_id], [])
+
+
+def test_a_reading_beyond_the_deadline_is_broken_off(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    bench = Bench(tmp_path, ledger, clock, reading={"deadline_seconds": 0.1, "attempts": 1})
+    slow(tmp_path, 60)
+    dataset = image()
+    bench.reader.read(bench.queue(dataset))
+    assert bench.run(dataset.StudyInstanceUID).reason == "the reading took longer than 0.1 s"
+
+
+def test_the_lease_is_renewed_between_questions(
+    tmp_path: Path, ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, ledger, clock, reading={"lease_seconds": 0.001})
+    renewals = []
+    renew = ledger.runs.renew
+
+    def counted(claim: Any, seconds: float) -> None:
+        renewals.append(seconds)
+        renew(claim, seconds)
+
+    monkeypatch.setattr(ledger.runs, "renew", counted)
+    bench.reader.read(bench.queue(image()))
+    assert len(renewals) > 3
+
+
+def test_one_model_is_loaded_for_all_threads_of_a_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+
+    def counted(*arguments: Any) -> Any:
+        loads.append(arguments)
+        return load_runtime(*arguments)
+
+    monkeypatch.setattr("dicom_node.reading.load_runtime", counted)
+    runs = [bench.queue(image()) for _ in range(3)]
+    threads = [threading.Thread(target=bench.reader.read, args=(run_id,)) for run_id in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(loads) == 1
+    assert {study.state for study in bench.ledger.studies()} == {State.DELIVERING}
