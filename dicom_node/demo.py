@@ -174,7 +174,8 @@ def _phantoms(folder: Path, report: Report) -> list[DemoStudy]:
         uids = [item.sop_instance_uid for item in study.instances]
         things = {uid: [Truth(one["label"], tuple(one["box"])) for one in truth[uid]] for uid in uids}
         paths = tuple(item.path for item in study.instances)
-        found.append(DemoStudy(study.study_instance_uid, f"phantom {number}", paths, study.headers[0], things))
+        kind = "breast" if any(one.label == "breast" for here in things.values() for one in here) else "plate"
+        found.append(DemoStudy(study.study_instance_uid, f"phantom {number}, {kind}", paths, study.headers[0], things))
     return found
 
 

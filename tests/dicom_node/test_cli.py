@@ -1,18 +1,23 @@
 """The command line: help, exit status, and errors in one line."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from typer.main import get_command
 
 from dicom_node.cli import main
 from dicom_node.cli.app import app
+from dicom_node.ledger import Ledger
+from dicom_node.ledger.records import ReceivedInstance
 from dicom_node.receiver import Receiver
+from dicom_node.settings import Settings
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -160,6 +165,97 @@ def test_studies_need_a_node_that_has_run(run: Run) -> None:
     status, _, err = run("studies")
     assert status == 1
     assert "no node has run here" in err
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that finds a disc in every image."""
+    answers = {
+        "Please locate <ref>disc</ref>, ": "<ref>disc</ref><box>[[100, 200, 300, 500]]</box>",
+        "What is <ref>this</ref>": "disc",
+        "图中<ref>这个区域</ref>": "圆盘",
+        "影像结论": "影像诊断：圆盘。影像结论：圆盘。",
+    }
+    script = {"answers": answers, "default": "Findings: A disc. Impression: disc."}
+    (tmp_path / "script.json").write_text(json.dumps(script), encoding="utf-8")
+    monkeypatch.setenv("MEDREGA_PACS__ENGINE__RUNTIME", "scripted")
+    monkeypatch.setenv("MEDREGA_PACS__ENGINE__MODEL", str(tmp_path / "script.json"))
+
+
+@pytest.mark.usefixtures("scripted")
+def test_reading_a_folder_gives_a_folder_a_study(run: Run) -> None:
+    assert run("phantom", "--out", "phantoms", "--count", "2")[0] == 0
+    truth = json.loads(Path("phantoms/truth.json").read_text())
+    status, out, err = run("read", "phantoms", "--out", "results")
+    assert status == 0, err
+    assert out.count("1 finding, 1 image read") == 2
+    folders = list(Path("results").iterdir())
+    assert len(folders) == len(truth) == 2
+    for folder in folders:
+        names = {path.name for path in folder.iterdir()}
+        assert {"sr.dcm", "seg.dcm", "overlay.png", "report.txt", "reading.json"} <= names
+        assert pydicom.dcmread(folder / "sr.dcm").StudyInstanceUID == folder.name
+        text = (folder / "report.txt").read_text(encoding="utf-8")
+        assert "disc" in text
+        assert "圆盘" in text
+
+
+@pytest.mark.usefixtures("scripted")
+def test_one_language_can_be_asked_for(run: Run) -> None:
+    assert run("read", CT, "--out", "results", "--language", "zh")[0] == 0
+    (folder,) = Path("results").iterdir()
+    assert not (folder / "narrative-en.dcm").exists()
+    assert "圆盘" in (folder / "report.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("scripted")
+def test_what_cannot_be_read_is_named_and_the_rest_is_read(run: Run) -> None:
+    Path("notes.txt").write_text("no image")
+    report = str(get_testdata_file("test-SR.dcm"))
+    status, out, err = run("read", "notes.txt", report, CT, "--out", "results")
+    assert status == 1
+    assert "notes.txt: the file is not DICOM" in err
+    assert "no plan exists for this study" in err
+    assert out.count("1 finding, 1 image read") == 1
+    assert run("read", "notes.txt", "--out", "results")[0] == 1
+
+
+def test_a_model_that_is_not_there_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDREGA_PACS__ENGINE__MODEL", "nowhere")
+    status, _, err = run("read", CT, "--out", "results")
+    assert status == 1
+    assert "there is no model at nowhere" in err
+
+
+@pytest.fixture
+def ledger(run: Run) -> Iterator[Ledger]:  # noqa: ARG001 - it changes to an empty folder
+    """The ledger of the working folder's node, with one study of two images."""
+    opened = Ledger.open(Settings.load())
+    for number in (1, 2):
+        opened.intake.record(
+            ReceivedInstance("1.2.3", "1.2.4", f"1.2.5.{number}", "1.2.6", "1.2.840.10008.1.2", "CT1", f"{number}.dcm")
+        )
+    yield opened
+    opened.close()
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_study_is_listed_shown_cancelled_and_tried_again(run: Run) -> None:
+    status, out, _ = run("studies")
+    assert status == 0
+    assert re.search(r"1\.2\.3 +RECEIVING +\d+ s +2 +CT1", out)
+    assert run("studies", "--state", "failed")[1] == "no studies\n"
+    assert json.loads(run("studies", "--json")[1])[0]["state"] == "RECEIVING"
+    assert run("cancel", "1.2.3")[1] == "the study is CANCELLED\n"
+    status, out, _ = run("study", "1.2.3")
+    assert status == 0
+    assert "RECEIVING -> CANCELLED" in out
+    assert "cancelled on request" in out
+    assert json.loads(run("study", "1.2.3", "--json")[1])["runs"][0]["instances"] == 2
+    status, _, err = run("cancel", "1.2.3")
+    assert status == 1
+    assert "nothing is under way" in err
+    assert run("retry", "1.2.3")[1] == "the study is QUEUED\n"
 
 
 def test_studies_of_an_empty_ledger(run: Run) -> None:
