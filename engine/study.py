@@ -24,7 +24,13 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from engine.errors import MedregaError, NotDicomError
 from engine.findings import NotRead
@@ -95,6 +101,17 @@ class Instance:
     def modality(self) -> str:
         """Modality (0008,0060), empty when the object does not say."""
         return str(self.header.get("Modality") or "")
+
+    @property
+    def transfer_syntax(self) -> UID:
+        """Transfer Syntax UID (0002,0010); of a bare data set, the one that it was read in (PS3.5 10.1)."""
+        told = self.header.file_meta.get("TransferSyntaxUID")
+        if told:
+            return UID(str(told))
+        implicit, little = self.header.original_encoding
+        if implicit:
+            return ImplicitVRLittleEndian
+        return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
 @dataclass(frozen=True)

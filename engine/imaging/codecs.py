@@ -12,7 +12,7 @@ import imagecodecs
 import numpy as np
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
-from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
+from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, RLELossless
 
 from engine.imaging.codestream import read_codestream
 
@@ -31,6 +31,14 @@ def register() -> None:
     """Make the plug-in known to pydicom, once."""
     for uid in SYNTAXES:
         get_decoder(uid).add_plugin(PLUGIN, (__name__, "_decode_frame"))
+
+
+def plugin_for(syntax: UID) -> str:
+    """Return which of pydicom's plug-ins decodes a transfer syntax; empty where pydicom may choose."""
+    if syntax in SYNTAXES:
+        return PLUGIN
+    # The compiled decoders of RLE, where they are installed, abort on a damaged frame; pydicom's own raises.
+    return "pydicom" if syntax == RLELossless else ""
 
 
 def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes:

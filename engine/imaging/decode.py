@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 
 from engine.errors import NotAnImageError, UndecodableError
 from engine.imaging import codecs
@@ -67,19 +67,18 @@ def decode_frame(instance: Instance, frame: int) -> Frame:
     if not 1 <= frame <= instance.number_of_frames:
         raise UndecodableError(f"there is no frame {frame}; the object has {instance.number_of_frames}")
     codecs.register()
-    syntax = UID(instance.header.file_meta.get("TransferSyntaxUID") or "")
+    syntax = instance.transfer_syntax
     try:
         with open_part10(instance.path) as file:
             options = _at_pixels(file, instance)
             if syntax.is_encapsulated:
                 _check_codestream(file, instance, frame, options)
             samples, meta = get_decoder(options["transfer_syntax_uid"]).as_array(
-                file, index=frame - 1, decoding_plugin=codecs.PLUGIN if syntax in codecs.SYNTAXES else "", **options
+                file, index=frame - 1, decoding_plugin=codecs.plugin_for(syntax), **options
             )
     except READ_ERRORS as error:
         # The library's own words may quote the dataset, so only the kind of the error is told.
-        name = syntax.name or "no transfer syntax"
-        raise UndecodableError(f"the pixels cannot be decoded ({type(error).__name__}, {name})") from error
+        raise UndecodableError(f"the pixels cannot be decoded ({type(error).__name__}, {syntax.name})") from error
     return Frame(samples, str(meta["photometric_interpretation"]), int(meta.get("bits_stored", 0)))
 
 
@@ -100,8 +99,7 @@ def _at_pixels(file: BinaryIO, instance: Instance) -> dict[str, Any]:
     if len(offsets) == 2:
         options["extended_offsets"] = offsets
     inflated = not hasattr(file, "name")  # a deflated file is read from memory
-    syntax = instance.header.file_meta.get("TransferSyntaxUID") or ""
-    options["transfer_syntax_uid"] = ExplicitVRLittleEndian if inflated else UID(syntax)
+    options["transfer_syntax_uid"] = ExplicitVRLittleEndian if inflated else instance.transfer_syntax
     return options
 
 

@@ -21,9 +21,13 @@ from pydicom.uid import (
     EncapsulatedPDFStorage,
     EnhancedSRStorage,
     GrayscaleSoftcopyPresentationStateStorage,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
     KeyObjectSelectionDocumentStorage,
+    RLELossless,
     RTDoseStorage,
     RTImageStorage,
     SegmentationStorage,
@@ -380,13 +384,45 @@ def test_codestream_larger_than_its_header_is_refused_before_decoding(tmp_path):
         render_frame(instance)
 
 
-@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless, MPEG2MPML])
+@pytest.mark.parametrize(
+    "syntax",
+    [JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless, RLELossless, MPEG2MPML],
+)
 def test_broken_codestream_is_refused_with_its_transfer_syntax(tmp_path, syntax):
     dataset = image_dataset(RAMP)
     dataset.PixelData = encapsulate([b"\xff\xd8nonsense" * 9])
     instance = load_instance(store(dataset, tmp_path / "file.dcm", syntax))
     with pytest.raises(UndecodableError, match="cannot be decoded"):
         render_frame(instance)
+
+
+def test_damaged_rle_frame_renders_or_is_refused(tmp_path):
+    data = (PYDICOM_FILES / "MR_small_RLE.dcm").read_bytes()
+    frame = data.index(b"\xfe\xff\x00\xe0", data.index(b"\xe0\x7f\x10\x00") + 20) + 8  # the fragment behind the offsets
+    path = tmp_path / "file.dcm"
+    refused = 0
+    for place in range(frame + 64, len(data) - 400, 61):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            render_frame(load_instance(path))
+        except UndecodableError:
+            refused += 1
+    assert refused
+
+
+def test_bare_data_set_renders(tmp_path):
+    dataset = dcmread(PYDICOM_FILES / "MR_small_implicit.dcm")
+    del dataset.file_meta
+    dataset.save_as(tmp_path / "bare.dcm", implicit_vr=True, little_endian=True)
+    expected = render_frame(load_instance(PYDICOM_FILES / "MR_small.dcm")).rgb
+    assert (render_frame(load_instance(tmp_path / "bare.dcm")).rgb == expected).all()
+
+
+def test_transfer_syntax_that_is_none_is_refused(make):
+    path = make(RAMP)
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1\\2.1\0"))
+    with pytest.raises(MedregaError):
+        render_frame(load_instance(path))
 
 
 def test_truncated_pixels_are_refused(make):
