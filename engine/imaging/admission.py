@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from pydicom.uid import UID
@@ -36,7 +37,9 @@ _NOT_IMAGES: Final = {
     "481": "a radiotherapy object",
 }
 _IMAGES_AMONG_THEM: Final = ("481.1",)  # RT Image: a portal image of the patient
-_DOSE_WORDS: Final = ("DOSE", "PROTOCOL PAGE")
+# Image Type (0008,0008) of the pictures that scanners make of their dose reports; whole values, as a low dose scan is
+# an image like others.
+_DOSE_PICTURE = re.compile(r"DOSE([ _](INFO|REPORT|SCREEN))?|CT_SOM\d+ PROT", re.IGNORECASE)
 
 
 def check_image(instance: Instance) -> None:
@@ -73,7 +76,7 @@ def _kind(instance: Instance) -> str | None:
         return f"of the kind {UID(uid).name!r}"
     types = instance.header.get("ImageType") or []
     words = [types] if isinstance(types, str) else [str(word) for word in types]
-    if any(dose in word.upper() for dose in _DOSE_WORDS for word in words):
+    if any(_DOSE_PICTURE.fullmatch(word.strip()) for word in words):
         return "a picture of a dose report"
     return None
 

@@ -355,9 +355,14 @@ def test_portal_image_is_an_image(make_instance):
     check_image(make_instance(RAMP, SOPClassUID=RTImageStorage))
 
 
-def test_picture_of_a_dose_report_is_refused(make_instance):
+@pytest.mark.parametrize("word", ["DOSE_INFO", "DOSE REPORT", "CT_SOM5 PROT"])
+def test_picture_of_a_dose_report_is_refused(make_instance, word):
     with pytest.raises(NotAnImageError, match="dose report"):
-        render_frame(make_instance(RAMP, ImageType=["DERIVED", "SECONDARY", "DOSE_INFO"]))
+        render_frame(make_instance(RAMP, ImageType=["DERIVED", "SECONDARY", word]))
+
+
+def test_low_dose_scan_is_an_image(make_instance):
+    check_image(make_instance(RAMP, ImageType=["ORIGINAL", "PRIMARY", "AXIAL", "LOW_DOSE"]))
 
 
 def test_image_without_pixels_is_refused(tmp_path):
