@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from engine.errors import ImageError, PlanError
+from engine.errors import NotAnImageError, PlanError, UndecodableError
 from engine.findings import Language, ModelIdentity
 from engine.imaging import check_image
 from engine.study import Instance, Study
@@ -182,11 +182,13 @@ def choose_plan(study: Study, model: ModelIdentity, plans: Iterable[Plan] | None
     Raises
     ------
     PlanError
-        If the study holds no image, or no plan is for this kind of model.
+        If the study holds no image of a patient, or no plan is for this kind of model.
     """
-    if not any(_is_image(instance) for instance in study.instances):
+    reasons = [_refusal(instance) for instance in study.instances]
+    if all(reasons):
+        told = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
         raise PlanError(
-            f"no plan exists for this study: none of its {len(study.instances)} objects is an image of a patient",
+            f"no plan exists for this study: none of its {len(reasons)} objects is an image of a patient ({told})",
             advice="Structured reports, presentation states and the like are not read; send the images.",
         )
     chosen = next((p for p in plans or load_plans().values() if p.commissioning == model.commissioning), None)
@@ -195,9 +197,12 @@ def choose_plan(study: Study, model: ModelIdentity, plans: Iterable[Plan] | None
     return chosen
 
 
-def _is_image(instance: Instance) -> bool:
+def _refusal(instance: Instance) -> str | None:
+    """Why an instance is no image; one that is, but cannot be decoded, has a reading that says so."""
     try:
         check_image(instance)
-    except ImageError:
-        return False
-    return True
+    except NotAnImageError as error:
+        return str(error)
+    except UndecodableError:
+        return None
+    return None

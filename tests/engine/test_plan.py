@@ -108,10 +108,15 @@ def test_commissioning_model_gets_the_phantom_plan_and_every_other_the_general_o
 
 def test_study_without_an_image_has_no_plan(make_instance):
     report = make_instance(PIXELS, SOPClassUID=BasicTextSRStorage)
-    with pytest.raises(PlanError, match="none of its 1 objects is an image") as caught:
+    with pytest.raises(PlanError, match=r"none of its 1 objects is an image .*structured report") as caught:
         choose_plan(study_of(report), ScriptedRuntime().identity)
     assert caught.value.advice
     choose_plan(study_of(report, make_instance(PIXELS)), ScriptedRuntime().identity)
+
+
+def test_image_that_cannot_be_decoded_has_a_plan_so_that_its_reading_says_so(make_instance):
+    study = study_of(make_instance(PIXELS, Rows=65535, Columns=65535))
+    assert choose_plan(study, ScriptedRuntime().identity).name == "phantom"
 
 
 def test_model_that_no_plan_is_for_is_refused(make_instance):
