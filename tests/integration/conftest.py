@@ -1,36 +1,20 @@
-"""Real peers on loopback at free ports: a node, DCMTK's storescp, Orthanc. Each ends with the block that started it."""
+"""Real peers on loopback at free ports: a node, DCMTK's storescp, Orthanc. Each ends with the test that started it."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import signal
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
+from peers import Orthanc, RunningNode, StoreScp, free_port, listens, route_script, running, wait_until
 
 from dicom_node import scu
-from dicom_node.ledger import Ledger, State
-from dicom_node.ledger.records import StudyRecord
 from dicom_node.settings import Settings
-from dicom_node.spool import Spool
-from engine.findings import StudyReading
-
-ROOT = Path(__file__).parent.parent.parent
-SECONDS = 120.0
-"""Longest wait for anything; every wait ends with the event it waits for."""
-ENDED = (State.DELIVERED, State.FAILED, State.IGNORED, State.CANCELLED)
 
 SCRIPT = {
     "answers": {
@@ -45,83 +29,18 @@ SCRIPT = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_until(condition: Callable[[], Any], what: str, process: subprocess.Popen[str] | None = None) -> Any:
-    """Wait for something that another process brings about; what it gave once it was true."""
-    until = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert process is None or process.poll() is None, f"the peer ended while waiting for: {what}"
-        assert time.monotonic() < until, f"waited too long for: {what}"
-        time.sleep(0.1)
-    return found
-
-
-@contextmanager
-def running(command: Sequence[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A peer's process, ended in order at the end."""
-    with log.open("a", encoding="utf-8") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, **options)
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-@dataclass(frozen=True)
-class RunningNode:
-    """A node in processes of its own, and what its ledger and spool say."""
-
-    settings: Settings
-    log: Path
-    process: subprocess.Popen[str]
-
-    @property
-    def peer(self) -> scu.Peer:
-        listener = self.settings.listener
-        return scu.Peer(listener.aet, "127.0.0.1", listener.port)
-
-    def ended(self, study_instance_uid: str) -> StudyRecord:
-        """The study, once it has ended, however it did."""
-
-        def look() -> StudyRecord | None:
-            ledger = Ledger.open(self.settings)
-            try:
-                if not any(item.study_instance_uid == study_instance_uid for item in ledger.studies()):
-                    return None
-                record = ledger.study(study_instance_uid)
-            finally:
-                ledger.close()
-            return record if record.runs[-1].state in ENDED else None
-
-        found = wait_until(look, f"the study {study_instance_uid} to end", self.process)
-        assert isinstance(found, StudyRecord)
-        return found
-
-    def reading(self, record: StudyRecord) -> StudyReading:
-        return StudyReading.from_json(Spool(self.settings.data.path).reading(record.runs[-1].id))
-
-
 @pytest.fixture
-def start_node(tmp_path: Path) -> Iterator[Callable[[Sequence[scu.Peer]], RunningNode]]:
-    """Start ``medrega-pacs up`` with a scripted model and the destinations given."""
+def start_node(tmp_path: Path) -> Iterator[Callable[..., RunningNode]]:
+    """Start a node with a scripted model and the destinations given: ``up``, or its parts one by one."""
     with ExitStack() as stack:
 
-        def start(destinations: Sequence[scu.Peer], port: int | None = None) -> RunningNode:
+        def start(
+            destinations: Sequence[scu.Peer],
+            port: int | None = None,
+            *,
+            broker: str | None = None,
+            parts: Sequence[str] = ("up",),
+        ) -> RunningNode:
             folder = tmp_path / "node"
             folder.mkdir()
             (folder / "script.json").write_text(json.dumps(SCRIPT), encoding="utf-8")
@@ -132,6 +51,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[[Sequence[scu.Peer]], Runnin
                 f'[engine]\nruntime = "scripted"\nmodel = "{folder / "script.json"}"',
                 "[sweeper]\ninterval_seconds = 0.2",
                 "[delivery]\nfirst_delay_seconds = 0.5",
+                f'[broker]\nurl = "{broker}"' if broker else "",
                 *(
                     f'[[destinations]]\nname = "{peer.aet.lower()}"\naet = "{peer.aet}"\nport = {peer.port}'
                     for peer in destinations
@@ -140,36 +60,16 @@ def start_node(tmp_path: Path) -> Iterator[Callable[[Sequence[scu.Peer]], Runnin
             config = folder / "medrega-pacs.toml"
             config.write_text("\n".join(lines), encoding="utf-8")
             settings = Settings.load(config)
-            command = [sys.executable, "-m", "dicom_node.cli", "up", "--config", str(config)]
-            log = folder / "node.log"
-            process = stack.enter_context(running(command, log))
-            wait_until(lambda: "Listening as" in log.read_text(encoding="utf-8"), "the node to listen", process)
-            return RunningNode(settings, log, process)
+            processes = []
+            for part in parts:
+                log = folder / f"{part}.log"
+                command = [sys.executable, "-m", "dicom_node.cli", part, "--config", str(config)]
+                processes.append(stack.enter_context(running(command, log)))
+            node = RunningNode(settings, folder / f"{parts[0]}.log", processes[0])
+            wait_until(lambda: listens(settings.listener.port), "the node to listen", processes[0])
+            return node
 
         yield start
-
-
-@dataclass(frozen=True)
-class Orthanc:
-    """A real Orthanc with storage, configuration and ports of its own."""
-
-    peer: scu.Peer
-    url: str
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as answer:  # noqa: S310 - loopback
-            return json.loads(answer.read())
-
-    def post(self, path: str, body: bytes) -> Any:
-        request = urllib.request.Request(f"{self.url}{path}", data=body, method="POST")  # noqa: S310
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            return json.loads(answer.read())
-
-
-def route_script() -> str:
-    """The Lua script that the README tells people to use."""
-    (script,) = re.findall(r"```lua\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    return str(script)
 
 
 @pytest.fixture
@@ -211,14 +111,6 @@ def start_orthanc(tmp_path: Path) -> Iterator[Callable[[int], Orthanc]]:
             return server
 
         yield start
-
-
-@dataclass(frozen=True)
-class StoreScp:
-    """DCMTK's storescp, keeping what it gets in a folder, byte for byte."""
-
-    peer: scu.Peer
-    folder: Path
 
 
 @pytest.fixture

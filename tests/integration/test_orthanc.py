@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from conftest import free_port, wait_until
+from peers import free_port, wait_until
 
 from engine.phantom.studies import write_phantoms
 
