@@ -16,11 +16,7 @@ from engine.errors import NodeError
 def test_the_demo_ends_well_and_leaves_what_it_promises(tmp_path: Path) -> None:
     out = tmp_path / "demo-output"
     # A setting of the shell that runs it must not reach the demo's own node.
-    environment = {
-        **os.environ,
-        "MEDREGA_PACS__LISTENER__HOST": "0.0.0.0",
-        "MEDREGA_PACS__LISTENER__PROMISCUOUS": "true",
-    }  # noqa: S104
+    environment = {**os.environ, "MEDREGA_PACS__ENGINE__MODEL": "nowhere"}
     command = [sys.executable, "-m", "dicom_node.cli", "demo", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
