@@ -72,13 +72,12 @@ def check_results(results: Sequence[Dataset], reading: StudyReading, sources: Se
     for kind, result in zip(kinds, results, strict=True):
         _check_header(kind, result, known)
         _check_references(kind, result, known)
-        if kind.startswith("seg"):
-            _check_segmentation(kind, result, known)
-        elif str(result.get("VerificationFlag")) != "UNVERIFIED":
-            raise GateError(f"{kind}: an AI result is never anything but UNVERIFIED")
     main = results[kinds.index("sr")]
     if _concept(main) == "126000":
         _check_regions(main, reading, known)
+    for kind, result in zip(kinds, results, strict=True):
+        if kind.startswith("seg"):
+            _check_segmentation(kind, result, reading, known)
 
 
 def _check_header(kind: str, result: Dataset, known: Sources) -> None:
@@ -88,6 +87,8 @@ def _check_header(kind: str, result: Dataset, known: Sources) -> None:
     for keyword in (*_REQUIRED, *(_REQUIRED_SEG if kind.startswith("seg") else _REQUIRED_SR)):
         if not result.get(keyword):
             raise GateError(f"{kind}: {keyword} is missing or empty")
+    if result.Modality == "SR" and str(result.get("VerificationFlag")) != "UNVERIFIED":
+        raise GateError(f"{kind}: an AI result is never anything but UNVERIFIED")
     if not str(result.get("SeriesDescription") or "").startswith("AI"):
         raise GateError(f"{kind}: the series description does not begin with AI")
 
@@ -117,12 +118,15 @@ def _references(dataset: Dataset) -> Iterator[Dataset]:
             yield from _references(item)
 
 
-def _check_segmentation(kind: str, result: Dataset, known: Sources) -> None:
+def _check_segmentation(kind: str, result: Dataset, reading: StudyReading, known: Sources) -> None:
+    places = {(region.sop_instance_uid, region.frame) for region in reading.regions}
     for group in result.PerFrameFunctionalGroupsSequence:
         for item in _references(group):
             image = known.by_uid[str(item.ReferencedSOPInstanceUID)]
             if (image.rows, image.columns) != (int(result.Rows), int(result.Columns)):
                 raise GateError(f"{kind}: its frames are not the size of the image they refer to")
+            if (image.sop_instance_uid, int(item.get("ReferencedFrameNumber") or 1)) not in places:
+                raise GateError(f"{kind}: covers a frame that the reading has no region on")
     frames, pixels = int(result.NumberOfFrames), int(result.Rows) * int(result.Columns)
     if len(result.PerFrameFunctionalGroupsSequence) != frames or len(result.PixelData) < (frames * pixels + 7) // 8:
         raise GateError(f"{kind}: its frames and its pixels do not fit together")

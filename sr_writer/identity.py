@@ -56,16 +56,12 @@ class Identity:
             model.engine_build,
         )
         settings = ", ".join(f"{key}={value}" for key, value in sorted(reading.decoding.items()))
-        self.parameters = [
-            clean_text(parameter)
-            for parameter in (
-                f"weights sha256 {model.weights_digest}",
-                f"runtime {model.runtime}, build {model.engine_build}",
-                f"plan {reading.plan}, prompts {reading.prompts_version}",
-                f"decoding {settings or 'as the runtime has it'}",
-                f"reading {reading.digest}, written by {SOFTWARE}",
-            )
-        ]
+        # One item: it stands in every region's group, and readers show the first of several only.
+        self.parameters = clean_text(
+            f"weights sha256 {model.weights_digest}; runtime {model.runtime}, build {model.engine_build}; "
+            f"plan {reading.plan}, prompts {reading.prompts_version}; decoding {settings or 'as the runtime has it'}; "
+            f"reading {reading.digest}, written by {SOFTWARE}"
+        )
         self._created = reading.created
 
     def contributing_equipment(self) -> hd.ContributingEquipment:
@@ -99,7 +95,7 @@ class Identity:
             name=self.name,
             version=self.version,
             manufacturer=self.manufacturer,
-            parameters=self.parameters,
+            parameters=[self.parameters],
             family=codes.DCM.ArtificialIntelligence,
         )
 
@@ -110,7 +106,7 @@ class Identity:
             family=codes.DCM.ArtificialIntelligence,
             version=self.version,
             source=self.manufacturer,
-            parameters={f"parameter {number}": words for number, words in enumerate(self.parameters, 1)},
+            parameters={"provenance": self.parameters},
         )
 
     def observation_context(self) -> ObservationContext:

@@ -242,14 +242,19 @@ def _is_multi_frame(image: SourceImage) -> bool:
 
 def _number_frames(result: Dataset, planes: Sequence[_Plane]) -> None:
     """Refer to the source's own frame numbers instead of the stand-in's; to no frame where there is only one."""
-    for group in result.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for source in derivation.SourceImageSequence:
-                number = int(source.get("ReferencedFrameNumber") or 1)
-                if planes[0].image.frames > 1:
-                    source.ReferencedFrameNumber = planes[number - 1].frame
-                elif "ReferencedFrameNumber" in source:
-                    del source.ReferencedFrameNumber
+    references = {
+        # Segments on one plane share the library's item; each is to be numbered once.
+        id(source): source
+        for group in result.PerFrameFunctionalGroupsSequence
+        for derivation in group.DerivationImageSequence
+        for source in derivation.SourceImageSequence
+    }
+    for source in references.values():
+        number = int(source.get("ReferencedFrameNumber") or 1)
+        if planes[0].image.frames > 1:
+            source.ReferencedFrameNumber = planes[number - 1].frame
+        elif "ReferencedFrameNumber" in source:
+            del source.ReferencedFrameNumber
 
 
 def _own_dimensions(result: Dataset, uid: str) -> None:

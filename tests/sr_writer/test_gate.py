@@ -77,6 +77,12 @@ def unknown_in_seg(results):
     source.ReferencedSOPInstanceUID = "1.2.3"
 
 
+def other_image_in_seg(results):
+    source = results[-1].PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    uids = results[0].CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    source.ReferencedSOPInstanceUID = uids[2].ReferencedSOPInstanceUID
+
+
 def set_on(number, keyword, value):
     """Make a change of one attribute of one result."""
 
@@ -108,6 +114,7 @@ WRONG = [
     (other_class, "another SOP class"),
     (other_frame, "which has 1"),
     (unknown_in_seg, "not among the source images"),
+    (other_image_in_seg, "no region on"),
     (lambda results: results.clear(), "no result"),
     (lambda results: results.pop(0), "main SR"),
     (set_on(1, "SeriesInstanceUID", None), "SeriesInstanceUID"),

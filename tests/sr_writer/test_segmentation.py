@@ -87,6 +87,13 @@ def test_frames_of_an_enhanced_image_keep_number_and_place():
     assert result.FrameOfReferenceUID == image.FrameOfReferenceUID
 
 
+def test_several_segments_on_the_same_frames_keep_their_numbers():
+    image = enhanced_ct(8)
+    found = [finding(name, region(image, BOX, frame=3), region(image, BOX, frame=6)) for name in ("disc", "cross")]
+    (result,) = written([image], *found)
+    assert [frame for _, frame, _ in frames(result)] == [3, 3, 6, 6]
+
+
 def test_orientation_may_stand_in_the_frames_own_group():
     image = enhanced_ct(3)
     shared = image.SharedFunctionalGroupsSequence[0]

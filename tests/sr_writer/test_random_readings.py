@@ -1,0 +1,112 @@
+"""Any reading that the contract allows: valid objects that pass the gate, or a named refusal."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from sr_cases import DX, US_MULTI_FRAME, ct_series, enhanced_ct, header, reading
+
+from engine.errors import WriteError
+from engine.findings import LANGUAGES, Finding, Laterality, NotRead, Region, RunState, StudyReading
+from sr_writer import OutputProfile, check_results, dump, kind_of, write_results
+
+STUDIES = [
+    ct_series(4),
+    [enhanced_ct(5)],
+    [header(DX, "DX"), header(DX, "DX", 2, rows=70, columns=130)],
+    [header(US_MULTI_FRAME, "US", NumberOfFrames=6)],
+]
+WORDS = st.text(st.characters(codec="utf-8"), max_size=90)
+LABELS = st.sampled_from(["disc", "圆盘", "breast", "mass", "pleural effusion", "no such label"]) | WORDS
+QUICK = settings(
+    deadline=None,
+    # Shrinking writes hundreds of results; a failing reading is printed whole instead.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+BY_LANGUAGE = st.dictionaries(st.sampled_from(LANGUAGES), WORDS)
+
+
+@st.composite
+def regions(draw: st.DrawFn, images) -> Region:
+    """Draw a region that lies on its image."""
+    image = draw(st.sampled_from(images))
+    edges = []
+    for size in (image.Columns, image.Rows):
+        first = draw(st.floats(0, size - 0.01))
+        edges.append((first, draw(st.floats(first + 0.01, size))))
+    (x0, x1), (y0, y1) = edges
+    frame = draw(st.integers(1, int(image.get("NumberOfFrames", 1) or 1)))
+    return Region(str(image.SOPInstanceUID), frame, (x0, y0, x1, y1))
+
+
+@st.composite
+def readings(draw: st.DrawFn) -> tuple[StudyReading, list]:
+    """Draw a reading and the study that it is of."""
+    images = draw(st.sampled_from(STUDIES))
+    findings = draw(
+        st.lists(
+            st.builds(
+                Finding,
+                label=LABELS,
+                concept=LABELS,
+                names=BY_LANGUAGE,
+                text=BY_LANGUAGE,
+                certainty=st.none() | st.floats(0, 1),
+                regions=st.lists(regions(images), max_size=3).map(tuple),
+                laterality=st.sampled_from(Laterality),
+                calibrated=st.booleans(),
+                notes=st.lists(WORDS, max_size=2).map(tuple),
+            ),
+            max_size=4,
+        )
+    )
+    read = reading(
+        images,
+        findings,
+        state=None if findings else draw(st.sampled_from(sorted(set(RunState) - {RunState.FINDINGS}))),
+        commissioning=draw(st.booleans()),
+        narrative=draw(BY_LANGUAGE),
+        not_read=tuple(draw(st.lists(st.builds(NotRead, st.just("1.2.3"), st.none(), WORDS), max_size=3))),
+        created=draw(st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))),
+        partial=draw(st.booleans()),
+    )
+    return read, images
+
+
+@settings(QUICK, max_examples=25)
+@given(drawn=readings(), languages=st.permutations(LANGUAGES), fewer=st.booleans())
+def test_any_reading_gives_results_that_pass_the_gate_or_a_named_refusal(drawn, languages, fewer):
+    read, images = drawn
+    profile = OutputProfile(languages=tuple(languages[:1] if fewer else languages))
+    try:
+        results = write_results(read, images, profile)
+    except WriteError as error:
+        assert "no finding" in str(error) or "neither label nor concept" in str(error)  # noqa: PT017
+        return
+    check_results(results, read, images)
+    assert kind_of(results[0]) == "sr"
+    assert [dump(result) for result in results] == [dump(result) for result in write_results(read, images, profile)]
+
+
+@settings(QUICK, max_examples=6)
+@given(drawn=readings())
+def test_any_reading_gives_results_without_an_error_in_dciodvfy(drawn):
+    read, images = drawn
+    try:
+        results = write_results(read, images, OutputProfile())
+    except WriteError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for result in results:
+            path = Path(folder) / f"{kind_of(result)}.dcm"
+            path.write_bytes(dump(result))
+            done = subprocess.run(["/usr/bin/dciodvfy", str(path)], capture_output=True, timeout=60, check=False)
+            lines = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
+            assert lines, "dciodvfy said nothing: apt-get install dicom3tools"
+            assert not [line for line in lines if "Error" in line]
