@@ -13,6 +13,8 @@ from typing import Final
 
 import structlog
 
+DRAIN_SECONDS: Final = 10
+"""How long a worker that is to stop goes on with what it reads; then it goes back into the queue."""
 _POLL_SECONDS: Final = 0.1
 _FIRST_DELAY: Final = 0.2
 _LONGEST_DELAY: Final = 30.0

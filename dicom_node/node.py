@@ -14,14 +14,13 @@ import structlog
 
 from dicom_node.adoption import adopt
 from dicom_node.broker import describe, is_embedded, server_command, wait_until_up
-from dicom_node.children import Children, foreign_child, python_child
+from dicom_node.children import DRAIN_SECONDS, Children, foreign_child, python_child
 from dicom_node.dispatch import Dispatcher, make_app
 from dicom_node.ledger import Ledger
 from dicom_node.listener import Listener
 from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from dicom_node.spool import Spool
 from dicom_node.sweeper import Sweeper
-from dicom_node.tasks import DRAIN_SECONDS
 from engine.errors import NodeError
 
 LISTENER_DRAIN_SECONDS: Final = 5

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any, Final, Literal, cast
 
 import structlog
@@ -14,30 +15,19 @@ from celery import Celery
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
-from dicom_node.delivery import Deliverer
+from dicom_node.children import DRAIN_SECONDS
 from dicom_node.dispatch import DELIVER_TASK, DELIVERY, READ_TASK, READING, Dispatcher, make_app
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
 from dicom_node.process import die_with_parent
-from dicom_node.reading import Reader
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
 
 Role = Literal["reading", "delivery"]
 DELIVERIES_AT_ONCE: Final = 4
-DRAIN_SECONDS: Final = 10
-"""How long a worker that is to stop goes on with what it reads; then it goes back into the queue."""
 
 log = structlog.get_logger(__name__)
-
-
-def register(app: Celery, role: Role, reader: Reader | None = None, deliverer: Deliverer | None = None) -> None:
-    """Give an application the tasks of a worker."""
-    if role == "reading" and reader is not None:
-        _task(app, READ_TASK, reader.read)
-    if role == "delivery" and deliverer is not None:
-        _task(app, DELIVER_TASK, deliverer.deliver)
 
 
 def _task(app: Celery, name: str, work: Any) -> None:
@@ -61,11 +51,10 @@ def run_worker_role(settings: Settings, role: Role) -> None:
     ledger = Ledger.open(settings)
     spool = Spool(settings.data.path)
     app = make_app(settings)
-    reader = Reader(settings, ledger, spool, Dispatcher(settings, ledger, app))
-    register(app, role, reader, Deliverer(settings, ledger, spool))
+    stop = _equip(app, role, settings, ledger, spool)
 
     def shutting_down(**_arguments: Any) -> None:
-        timer = threading.Timer(DRAIN_SECONDS, reader.stop)
+        timer = threading.Timer(DRAIN_SECONDS, stop)
         timer.daemon = True
         timer.start()
 
@@ -89,8 +78,21 @@ def run_worker_role(settings: Settings, role: Role) -> None:
     try:
         worker.start()
     finally:
-        reader.close()
         ledger.close()
+
+
+def _equip(app: Celery, role: Role, settings: Settings, ledger: Ledger, spool: Spool) -> Callable[[], None]:
+    """Give an application the task of a role; returns what breaks off work under way. Imports only what it needs."""
+    if role == "delivery":
+        from dicom_node.delivery import Deliverer
+
+        _task(app, DELIVER_TASK, Deliverer(settings, ledger, spool).deliver)
+        return lambda: None  # the peers' timeouts end it
+    from dicom_node.reading import Reader
+
+    reader = Reader(settings, ledger, spool, Dispatcher(settings, ledger, app))
+    _task(app, READ_TASK, reader.read)
+    return reader.stop
 
 
 def _keep_logging(**_arguments: Any) -> None:

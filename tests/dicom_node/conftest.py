@@ -1,161 +1,37 @@
-"""What the node's tests share: images made by the test, a clock that is set by hand, and a whole node on loopback."""
+"""Fixtures of the node's tests."""
 
-from __future__ import annotations
-
-import json
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from node_bench import Clock, Pacs, RunningNode
 
-from dicom_node.ledger import Ledger, State
-from dicom_node.ledger.records import ReceivedInstance
-from dicom_node.settings import Settings
-
-SETTLED = {State.DELIVERED, State.FAILED, State.IGNORED, State.CANCELLED}
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def forward(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+from dicom_node.ledger import Ledger
 
 
 @pytest.fixture
 def clock() -> Clock:
+    """A clock that stands still."""
     return Clock()
 
 
 @pytest.fixture
 def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    """An empty ledger on that clock."""
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}", clock)
     ledger.migrate()
     yield ledger
     ledger.close()
 
 
-def received(study: str = "1.2.3", sop: str = "1.2.3.4", aet: str = "CT1", path: str | None = None) -> ReceivedInstance:
-    return ReceivedInstance(
-        study_instance_uid=study,
-        series_instance_uid=f"{study}.1",
-        sop_instance_uid=sop,
-        sop_class_uid=str(ComputedRadiographyImageStorage),
-        transfer_syntax_uid=str(ExplicitVRLittleEndian),
-        calling_aet=aet,
-        path=path or f"studies/{study}/{sop}.dcm",
-    )
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[Pacs]:
+    with Pacs(tmp_path / "pacs") as pacs:
+        yield pacs
 
 
-def image(
-    study: str | None = None, series: str | None = None, *, patient: str = "PHANTOM^ONE", **elements: Any
-) -> Dataset:
-    """A radiograph of 64 x 48 pixels with file meta information."""
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.SOPClassUID = ComputedRadiographyImageStorage
-    dataset.SOPInstanceUID = generate_uid()
-    dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = "20260301"
-    dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = "101500"
-    dataset.AccessionNumber = "A1"
-    dataset.Modality = "CR"
-    dataset.Manufacturer = "tests"
-    dataset.ReferringPhysicianName = ""
-    dataset.PatientName = patient
-    dataset.PatientID = "P1"
-    dataset.PatientBirthDate = ""
-    dataset.PatientSex = ""
-    dataset.StudyInstanceUID = study or generate_uid()
-    dataset.SeriesInstanceUID = series or generate_uid()
-    dataset.StudyID = ""
-    dataset.SeriesNumber = 1
-    dataset.InstanceNumber = 1
-    dataset.Rows, dataset.Columns = 48, 64
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelRepresentation = 0
-    dataset.PixelData = np.arange(48 * 64, dtype=np.uint8).tobytes()
-    for keyword, value in elements.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
-            setattr(dataset, keyword, value)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", ComputedRadiographyImageStorage)
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", generate_uid())
-    return dataset
-
-
-def written(folder: Path, dataset: Dataset) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{dataset.file_meta.MediaStorageSOPInstanceUID}.dcm"
-    dcmwrite(path, dataset, enforce_file_format=True)
-    return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def script(folder: Path, **changes: Any) -> Path:
-    """A script for the scripted runtime: a disc is found on every image."""
-    content: dict[str, Any] = {
-        "answers": {
-            "Please locate <ref>disc</ref>, <ref>ring</ref>": "<ref>disc</ref><box>[[100, 100, 300, 300]]</box>",
-            "What is <ref>this</ref>": "disc",
-        },
-        "default": "Findings: A disc. Impression: A disc.",
-    }
-    path = folder / "script.json"
-    path.write_text(json.dumps(content | changes), encoding="utf-8")
-    return path
-
-
-def node_settings(folder: Path, **changes: Any) -> Settings:
-    """Settings of a node under a folder, quick to close a study."""
-    sections: dict[str, Any] = {
-        "data": {"path": folder / "data", "minimum_free_mib": 0},
-        "listener": {"port": free_port()},
-        "completion": {"quiet_seconds": 0.6},
-        "sweeper": {"interval_seconds": 0.15},
-        "engine": {"runtime": "scripted", "model": str(script(folder))},
-        "delivery": {
-            "first_delay_seconds": 0.3,
-            "max_delay_seconds": 0.6,
-            "association_timeout_seconds": 5,
-            "dimse_timeout_seconds": 5,
-        },
-    }
-    for name, value in changes.items():
-        sections[name] = sections[name] | value if isinstance(sections.get(name), dict) else value
-    return Settings(**sections)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    """Whether a condition that lives in another process comes true in time."""
-    end, pause = time.monotonic() + seconds, threading.Event()
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        pause.wait(0.03)
-    return True
+@pytest.fixture
+def node(tmp_path: Path, pacs: Pacs) -> Iterator[RunningNode]:
+    node = RunningNode(tmp_path, pacs)
+    yield node
+    node.stop()

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import node_settings
+from node_bench import node_settings
 
 from dicom_node.broker import (
     BrokerError,

@@ -3,125 +3,16 @@
 The node is the real one, ``medrega-pacs up`` in a process of its own, with its own workers and broker.
 """
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-from conftest import image, node_settings, script, wait_until, written
+from node_bench import Pacs, RunningNode, image, script, wait_until, written
 
 from dicom_node.broker import connect
-from dicom_node.ledger import Ledger, State
-from dicom_node.receiver import Receiver
-from dicom_node.scu import Peer, SendResult, StoredFile, echo, send
-
-MARKS = {"broker": "valkey-server", "reading": "tasks reading", "delivery": "tasks delivery"}
-
-
-class Pacs(Receiver):
-    """A receiver that counts how often each object arrives."""
-
-    def __init__(self, folder: Path) -> None:
-        self.count: Counter[str] = Counter()
-        super().__init__(folder, on_stored=lambda path: self.count.update([path.stem]))
-
-
-class RunningNode:
-    """``medrega-pacs up``, and its processes by name."""
-
-    def __init__(self, folder: Path, pacs: Receiver, **changes: Any) -> None:
-        peer = pacs.peer
-        destinations = [{"name": "pacs", "aet": peer.aet, "host": peer.host, "port": peer.port}]
-        self.folder = folder
-        self.settings = node_settings(folder, destinations=destinations, **changes)
-        self.peer = Peer("MEDREGA", "127.0.0.1", self.settings.listener.port)
-        self.ledger = Ledger.open(self.settings)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with (self.folder / "node.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "dicom_node.cli", "up"],
-                cwd=self.folder,
-                env={**os.environ, **self.settings.to_environment()},
-                stdout=log,
-                stderr=log,
-            )
-        assert wait_until(self.listens, 30), (self.folder / "node.log").read_text()
-
-    def listens(self) -> bool:
-        try:
-            socket.create_connection((self.peer.host, self.peer.port), timeout=1).close()
-        except OSError:
-            return False
-        return echo(self.peer) > 0
-
-    def children(self) -> dict[str, int]:
-        """Process ids of the broker and the workers."""
-        assert self.process is not None
-        found: dict[str, int] = {}
-        for status in Path("/proc").glob("[0-9]*/status"):
-            with suppress(OSError):
-                if f"\nPPid:\t{self.process.pid}\n" not in status.read_text():
-                    continue
-                command = (status.parent / "cmdline").read_bytes().decode().replace("\0", " ")
-                for name, mark in (
-                    ("broker", "valkey-server"),
-                    ("reading", "tasks reading"),
-                    ("delivery", "tasks del"),
-                ):
-                    if mark in command:
-                        found[name] = int(status.parent.name)
-        return found
-
-    def kill(self, name: str) -> None:
-        before = self.children()[name]
-        os.kill(before, signal.SIGKILL)
-        assert wait_until(lambda: self.children().get(name, before) != before), f"{name} was not started again"
-
-    def kill_all(self) -> None:
-        """End the supervisor without warning; its children must go with it."""
-        assert self.process is not None
-        children = self.children().values()
-        self.process.kill()
-        self.process.wait()
-        assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 5)
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(30)
-            finally:
-                self.process.kill()
-        self.ledger.close()
-
-    def state(self, study: str) -> State | None:
-        return next((s.state for s in self.ledger.studies() if s.study_instance_uid == study), None)
-
-    def is_in(self, study: str, *states: State) -> Callable[[], bool]:
-        return lambda: self.state(study) in states
-
-
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Pacs]:
-    with Pacs(tmp_path / "pacs") as pacs:
-        yield pacs
-
-
-@pytest.fixture
-def node(tmp_path: Path, pacs: Pacs) -> Iterator[RunningNode]:
-    node = RunningNode(tmp_path, pacs)
-    yield node
-    node.stop()
+from dicom_node.ledger import State
+from dicom_node.scu import SendResult, StoredFile, send
 
 
 def arrived_once(node: RunningNode, pacs: Pacs, study: str) -> bool:

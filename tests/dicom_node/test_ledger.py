@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import Clock, received
+from node_bench import Clock, received
 
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
 from dicom_node.ledger.part import run_key

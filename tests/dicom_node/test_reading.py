@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Clock, image, node_settings, script, wait_until, written
+from node_bench import Clock, image, node_settings, script, wait_until, written
 from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage
 

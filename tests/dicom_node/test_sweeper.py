@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Clock, node_settings, received
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from node_bench import Clock, node_settings, received
 
 from dicom_node.broker import BrokerError, connect, server_command, wait_until_up, waiting_tasks
 from dicom_node.children import Children, foreign_child
