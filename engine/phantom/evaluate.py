@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from engine.findings import Box, Finding, RunState, StudyReading
+from engine.grounding import iou
 from engine.imaging import render_frame
 from engine.phantom.studies import write_phantoms
 from engine.plan import choose_plan
@@ -76,16 +77,6 @@ class Figures:
             for key, value in values.items()
             if value is not None
         }
-
-
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 def match(truth: Sequence[tuple[str, Box]], found: Sequence[tuple[str, Box]]) -> list[tuple[int, int, float]]:

@@ -371,7 +371,7 @@ def main() -> None:
                 line = {"step": trainer.step, "seconds": round(time.monotonic() - begun), "pool": len(pool), **means}
                 print(json.dumps(line), flush=True)
                 sums = {}
-            if trainer.step % 500 == 0:
+            if trainer.step % 250 == 0:
                 trainer.save()
         trainer.save()
     finally:

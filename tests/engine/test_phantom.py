@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from engine.findings import LANGUAGES
 from engine.grammar import parse
+from engine.grounding import iou
 from engine.imaging import render_frame
 from engine.phantom import questions, scenes
 from engine.phantom.drawing import LABELS, Scene, draw
-from engine.phantom.evaluate import breast_outline, iou, match
+from engine.phantom.evaluate import breast_outline, match
 from engine.phantom.studies import dataset_of, truth_boxes, write_phantoms
 from engine.plan import load_plans
 from engine.study import load_instance
