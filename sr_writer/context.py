@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from engine.findings import Finding, Language, StudyReading
 from sr_writer.codes import Concept, Vocabulary, concept_of
 from sr_writer.identity import Identity, coding_schemes
+from sr_writer.iods import restore_classes
 from sr_writer.profile import OutputProfile, PredecessorRef
 from sr_writer.sources import Sources
 from sr_writer.text import clean_line
@@ -125,4 +126,5 @@ class Context:
         result.InstanceCreationDate = result.ContentDate
         result.InstanceCreationTime = result.ContentTime
         self.identity.equip(result)
+        restore_classes(result, {image.sop_instance_uid: image.sop_class_uid for image in self.sources.images})
         return result

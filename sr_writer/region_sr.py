@@ -28,7 +28,7 @@ from engine.errors import WriteError
 from engine.findings import Language, Region
 from sr_writer.codes import LATERALITY, site_of
 from sr_writer.context import Context
-from sr_writer.image_library import library_entry
+from sr_writer.image_library import library_entry, name_modalities
 from sr_writer.sources import SourceImage, unique
 from sr_writer.text import clean_text
 from sr_writer.wording import comment
@@ -73,6 +73,7 @@ def write_region_sr(context: Context) -> Dataset:
         ),
         referenced_images=[library_entry(image) for image in unique(images)],
     )
+    name_modalities(report[0], context.sources)
     result = ComprehensiveSR(
         evidence=context.sources.evidence(),
         content=report[0],
@@ -158,7 +159,7 @@ def _groups(
 
 def _image_region(region: Region, image: SourceImage) -> ImageRegion:
     source = SourceImageForRegion(
-        referenced_sop_class_uid=image.sop_class_uid,
+        referenced_sop_class_uid=image.known_class_uid,
         referenced_sop_instance_uid=image.sop_instance_uid,
         referenced_frame_numbers=[region.frame] if image.frames > 1 else None,
     )

@@ -8,17 +8,14 @@ from typing import Any, Final
 
 import highdicom as hd
 import numpy as np
-
-# Not public, and the one place that knows which IODs the library treats as multi-frame; the version is pinned for it.
-from highdicom._standard_utils import is_multiframe_image
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset
 
-from engine.errors import WriteError
 from engine.findings import Region
 from sr_writer.codes import LATERALITY, site_of
 from sr_writer.context import Context
 from sr_writer.geometry import FrameGeometry, display_geometry, frame_geometry, with_spacing
+from sr_writer.iods import is_multi_frame
 from sr_writer.pixels import Pixels, paint
 from sr_writer.sources import SourceImage
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
@@ -67,9 +64,9 @@ def _groups(context: Context) -> list[list[_Plane]]:
         if geometry is None and not context.profile.seg_without_frame_of_reference:
             continue
         plane = _Plane(image, region.frame, geometry)
-        is_slice = geometry is not None and image.frames == 1 and not _is_multi_frame(image)
+        is_slice = geometry is not None and image.frames == 1 and not is_multi_frame(image.known_class_uid)
         whole = image.series_instance_uid if is_slice else image.sop_instance_uid
-        alone = region.frame if image.frames > 1 and not _is_multi_frame(image) else 0
+        alone = region.frame if image.frames > 1 and not is_multi_frame(image.known_class_uid) else 0
         shape = (whole, alone, image.rows, image.columns, geometry.plane if geometry is not None else None)
         for turn in range(len(seen)):
             # Two frames at one place (echoes, phases) cannot share a segmentation: the later goes to the next one.
@@ -201,7 +198,7 @@ def _source_images(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry]
     measures.SliceThickness = first.slice_thickness
     if first.spacing_between_slices is not None:
         measures.SpacingBetweenSlices = first.spacing_between_slices
-    if _is_multi_frame(planes[0].image):
+    if is_multi_frame(planes[0].image.known_class_uid):
         shared = Dataset()
         shared.PixelMeasuresSequence = [measures]
         orientation = Dataset()
@@ -230,14 +227,6 @@ def _source_images(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry]
         )
         for plane, geometry in zip(planes, geometries, strict=True)
     ]
-
-
-def _is_multi_frame(image: SourceImage) -> bool:
-    """Whether the image's IOD has frames, whatever this instance has."""
-    try:
-        return bool(is_multiframe_image(image.stand_in()))
-    except KeyError as error:
-        raise WriteError(f"SOP class {image.sop_class_uid} is not known as an image") from error
 
 
 def _number_frames(result: Dataset, planes: Sequence[_Plane]) -> None:

@@ -12,6 +12,7 @@ from pydicom.uid import UID
 
 from engine.errors import WriteError
 from engine.findings import Region
+from sr_writer.iods import known_class
 from sr_writer.patient import TYPE_2, patient_and_study
 
 _EDGE: Final = 1e-6
@@ -50,8 +51,7 @@ class SourceImage:
         Raises
         ------
         WriteError
-            If it lacks one of its UIDs (the SOP class may stand in the file meta information only), or has one that
-            no standard storage class has.
+            If it lacks one of its UIDs; SOP class and instance may stand in the file meta information only.
         """
         meta = getattr(header, "file_meta", None) or Dataset()
         sop_class_uid = str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
@@ -65,8 +65,6 @@ class SourceImage:
         ):
             if not UID(value).is_valid:
                 raise WriteError(f"a source image has no valid {keyword}, so no result can refer to it")
-        if UID(sop_class_uid).is_private or UID(sop_class_uid).type != "SOP Class":
-            raise WriteError(f"SOP class {sop_class_uid} of a source image is not one of the Standard's")
         return cls(
             header=header,
             study_instance_uid=study,
@@ -78,6 +76,11 @@ class SourceImage:
             columns=_count(header, "Columns", 0),
             frames=_count(header, "NumberOfFrames", 1),
         )
+
+    @property
+    def known_class_uid(self) -> str:
+        """The SOP class under which the library is told of it."""
+        return known_class(self.sop_class_uid, self.frames)
 
     @property
     def is_image(self) -> bool:
@@ -98,7 +101,7 @@ class SourceImage:
         dataset = Dataset()
         for keyword in TYPE_2:
             setattr(dataset, keyword, "")
-        dataset.SOPClassUID = self.sop_class_uid
+        dataset.SOPClassUID = self.known_class_uid
         dataset.SOPInstanceUID = self.sop_instance_uid
         dataset.StudyInstanceUID = self.study_instance_uid
         dataset.SeriesInstanceUID = self.series_instance_uid
@@ -124,21 +127,26 @@ class Sources:
 
     @classmethod
     def from_headers(cls, headers: Sequence[Dataset], study_instance_uid: str) -> Sources:
-        """Read the headers of a study.
+        """Read the headers of a study; what no result could refer to (an instance without UIDs) is left out.
 
         Raises
         ------
         WriteError
-            If there is none, one is of another study, or two are of different patients.
+            If none is left, one is of another study, or two are of different patients.
         """
         images: dict[str, SourceImage] = {}
+        unusable: WriteError | None = None
         for header in headers:
-            image = SourceImage.from_header(header)
+            try:
+                image = SourceImage.from_header(header)
+            except WriteError as error:
+                unusable = unusable or error
+                continue
             if image.study_instance_uid != study_instance_uid:
                 raise WriteError(f"a source image is not of the study {study_instance_uid} that was read")
             images.setdefault(image.sop_instance_uid, image)
         if not images:
-            raise WriteError("results need at least one source header to belong to a study")
+            raise unusable or WriteError("results need at least one source header to belong to a study")
         if len({str(image.header.get("PatientID") or "") for image in images.values()}) > 1:
             raise WriteError(
                 "the study's images carry different PatientID values",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from pydicom import config
@@ -10,7 +11,7 @@ from pydicom.dataset import Dataset
 from sr_cases import CT, DX, US_MULTI_FRAME, boxes_on, ct_series, finding, header, reading, region
 
 from engine.errors import WriteError
-from engine.findings import Mask, Region
+from engine.findings import Mask, Region, RunState
 from sr_writer import OutputProfile, check_results, dump, write_results
 
 BOX = (10.0, 10.0, 30.0, 40.0)
@@ -78,10 +79,43 @@ def test_source_without_a_uid_is_refused(keyword):
         write_results(read, [image], OutputProfile())
 
 
-def test_private_sop_class_is_refused():
-    image = header("1.2.840.113619.4.26", "CT")
-    with pytest.raises(WriteError, match="not one of the Standard's"):
-        write([image], finding("disc", region(image, BOX)))
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize(
+    "sop_class",
+    [
+        "1.2.840.113619.4.26",  # private
+        "1.2.840.10008.5.1.4.1.1.6",  # Ultrasound Image Storage, retired
+        "1.2.840.10008.5.1.4.1.1.3",  # Ultrasound Multi-frame Image Storage, retired
+        "1.2.840.10008.5.1.4.1.1.77.1.7",  # Dermoscopic Photography
+        "1.2.840.10008.5.1.4.1.1.13.1.4",  # Breast Projection X-Ray
+    ],
+)
+def test_unusual_sop_class_is_referred_to_as_it_is(sop_class, frames, tmp_path, dciodvfy):
+    image = header(sop_class, "US", NumberOfFrames=frames)
+    for number, result in enumerate(write([image], finding("disc", region(image, BOX, frame=frames)))):
+        assert result.file_meta.MediaStorageSOPClassUID == result.SOPClassUID != sop_class
+        if frames > 1:
+            continue  # dciodvfy knows none of these as multi-frame; which frame it is must be said all the same
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(dump(result))
+        assert dciodvfy(path) == []
+
+
+def test_instance_that_nothing_could_refer_to_is_left_out():
+    image, other = header(DX, "DX"), header(DX, "DX", 2)
+    other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = ""
+    results = write([image, other], finding("disc", region(image, BOX)))
+    evidence = results[0].CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert len(evidence.ReferencedSOPSequence) == 1
+
+
+def test_study_without_images_still_says_that_nothing_was_run():
+    report = header("1.2.840.10008.5.1.4.1.1.88.11", "SR")
+    del report.Rows, report.Columns
+    read = replace(reading([header(DX, "DX")], state=RunState.NOT_RUN), images=())
+    results = write_results(read, [report], OutputProfile())
+    check_results(results, read, [report])
+    assert "Not run" in results[0].ContentSequence[-2].ContentSequence[0].TextValue
 
 
 def test_sop_class_that_stands_in_the_file_meta_only_is_used():

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 from pydicom.dataset import Dataset
-from sr_cases import CREATED, boxes_on, ct_series, enhanced_ct, finding, reading, region, sources_of_every_kind
+from sr_cases import (
+    CREATED,
+    boxes_on,
+    ct_series,
+    enhanced_ct,
+    finding,
+    mammogram,
+    reading,
+    region,
+    sources_of_every_kind,
+)
 
 from engine.findings import Laterality
 from sr_writer import OutputProfile, write_results
@@ -124,6 +134,15 @@ def test_all_source_images_are_evidence_and_images_with_regions_are_in_the_libra
         item.ConceptNameCodeSequence[0].CodeMeaning for item in entries[images[2].SOPInstanceUID].ContentSequence
     }
     assert {"Modality", "Pixel Data Rows", "Horizontal Pixel Spacing", "Frame of Reference UID"} <= descriptors
+
+
+def test_library_says_the_modality_of_the_header():
+    images = [mammogram()]
+    assert images[0].SOPClassUID.name == "Secondary Capture Image Storage"
+    report = written(images, finding("breast", region(images[0], (1, 1, 9, 9))))
+    (entry,) = items(items(report, "111028")[0], "126200")[0].ContentSequence
+    assert items(entry, "121139")[0].ConceptCodeSequence[0].CodeValue == "MG"
+    assert entry.ReferencedSOPSequence[0].ReferencedSOPClassUID == images[0].SOPClassUID
 
 
 def test_device_is_the_observer_and_the_algorithm_is_named_in_each_group():
