@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import structlog
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -33,6 +33,8 @@ OUT_OF_RESOURCES: Final = 0xA700
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.118463921704826543311946770258103317129")
 IMPLEMENTATION_VERSION: Final = "MEDREGA_PACS"
 _PULSE_SECONDS: Final = 0.5
+_BACKLOG: Final = 128
+"""Connections that may wait to be accepted; the library's five make a burst of senders wait a second or more."""
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +109,8 @@ class Listener:
                 f"port {settings.port} of {settings.host} cannot be listened at: {error.strerror}",
                 advice="another program may listen there; set listener.port",
             ) from None
+        if self._server is not None and self._server.socket is not None:
+            self._server.socket.listen(_BACKLOG)
         self._pulse.start()
         log.info("listening", aet=settings.aet, host=settings.host, port=settings.port)
 
@@ -127,8 +131,16 @@ class Listener:
 
     def _opened(self, event: evt.Event) -> None:
         _acknowledge_at_once(event.assoc)
+        connection = _connection(event.assoc)
+        if connection is not None:
+            # A peer that stalls within a PDU is let go; between PDUs the library itself looks at the time.
+            connection.settimeout(self._settings.network_timeout_seconds)
 
     def _closed(self, event: evt.Event) -> None:
+        if event.assoc.requestor.primitive is None:
+            # It never asked for an association (a monitor's probe). Waiting for that would hold one of the places of
+            # those who do until the ACSE timeout.
+            event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what the library takes for no answer
         with self._activities_lock:
             activity = self._activities.pop(event.assoc, None)
         if activity is not None:
@@ -243,8 +255,7 @@ def _established(server: AssociationServer) -> list[Association]:
 
 def _acknowledge_at_once(association: Association) -> None:
     """Without it senders that gather small packets (Nagle) wait 40 ms an image for a delayed acknowledgement."""
-    transport = association.dul.socket
-    connection: Any = transport.socket if transport is not None else None
+    connection = _connection(association)
     if connection is None:
         return
     try:
@@ -253,6 +264,11 @@ def _acknowledge_at_once(association: Association) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     except OSError:
         return  # the peer has gone; the association ends by itself
+
+
+def _connection(association: Association) -> socket.socket | None:
+    transport = association.dul.socket
+    return transport.socket if transport is not None else None
 
 
 def _title(title: object) -> str:

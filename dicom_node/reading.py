@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import Final
 
 import structlog
 
@@ -19,76 +16,19 @@ from dicom_node.process import new_owner
 from dicom_node.results import store_results
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
-from engine.errors import MedregaError, NodeError, PlanError, ReadingCancelledError, RuntimeLostError
-from engine.findings import StudyReading
+from dicom_node.watch import StoppedError, Watch
+from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
+from engine.findings import LANGUAGES, Language, StudyReading
 from engine.plan import choose_plan, load_plans
 from engine.reader import read_study
-from engine.runtime import CancelToken, Runtime, load_runtime
+from engine.runtime import Runtime, load_runtime
 from engine.study import Study, load_studies
-
-_WATCH_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
 
 
 class _IgnoredError(NodeError):
     """Nothing in the study is for this node."""
-
-
-class _DeadlineError(NodeError):
-    """The reading took too long."""
-
-    retry = True
-
-
-class _StoppedError(NodeError):
-    """The node stops."""
-
-
-class _Watch:
-    """Whether a reading is still wanted, asked of the ledger while the model answers."""
-
-    def __init__(self, ledger: Ledger, claim: Claim, stopping: threading.Event, deadline: float) -> None:
-        self.token = CancelToken()
-        self.why: MedregaError | None = None
-        self._ledger, self._claim, self._stopping, self._deadline = ledger, claim, stopping, deadline
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="reading-watch", daemon=True)
-
-    @contextmanager
-    def watching(self) -> Iterator[CancelToken]:
-        """A token that is cancelled as soon as the reading is not wanted any more.
-
-        Raises
-        ------
-        MedregaError
-            The reason, in place of `ReadingCancelledError`.
-        """
-        self._thread.start()
-        try:
-            yield self.token
-        except ReadingCancelledError:
-            raise self.why or LeaseLostError("the reading was cancelled") from None
-        finally:
-            self._done.set()
-            self._thread.join()
-
-    def _watch(self) -> None:
-        end = time.monotonic() + self._deadline
-        while not self._done.wait(_WATCH_SECONDS):
-            try:
-                if self._stopping.is_set():
-                    self.why = _StoppedError("the node was stopped in mid-reading")
-                elif time.monotonic() > end:
-                    self.why = _DeadlineError(f"the reading took longer than {self._deadline:g} s")
-                elif not self._ledger.runs.is_held(self._claim):
-                    self.why = LeaseLostError("the run was cancelled or taken over")
-                else:
-                    continue
-            except NodeError:
-                continue  # the ledger cannot be asked now; the lease's end decides
-            self.token.cancel()
-            return
 
 
 class Reader:
@@ -138,7 +78,7 @@ class Reader:
                 self._perform(claim)
             except LeaseLostError as error:
                 log.warning("reading given up", reason=str(error))
-            except _StoppedError as error:
+            except StoppedError as error:
                 self._conclude(claim, None, error)
             except MedregaError as error:
                 self._conclude(claim, error.retry, error)
@@ -187,30 +127,37 @@ class Reader:
         return reading
 
     def _ask(self, claim: Claim, study: Study) -> StudyReading:
-        lease_seconds = self._settings.reading.lease_seconds
-        renewed = time.monotonic()
-
-        def progress(_asked: int, _expected: int) -> None:
-            nonlocal renewed
-            if time.monotonic() - renewed > lease_seconds / 4:
-                self._ledger.runs.renew(claim, lease_seconds)
-                renewed = time.monotonic()
-
+        settings = self._settings.reading
+        watch = Watch(
+            self._ledger,
+            claim,
+            self._stopping,
+            lease_seconds=settings.lease_seconds,
+            deadline_seconds=settings.deadline_seconds,
+        )
         plans = load_plans()
-        runtime = self._load()
-        self._ledger.runs.renew(claim, lease_seconds)  # loading may have taken long
-        try:
-            plan = choose_plan(study, runtime.identity, plans.values())
-        except PlanError as error:
-            raise _IgnoredError(str(error)) from None
-        watch = _Watch(self._ledger, claim, self._stopping, self._settings.reading.deadline_seconds)
-        begin = time.monotonic()
-        try:
-            with watch.watching() as token:
-                reading = read_study(study, plan, runtime, cancel=token, progress=progress, now=self._clock())
-        except RuntimeLostError:
-            self.close()  # the next attempt loads it anew
-            raise
+        with watch.watching():
+            with watch.loading():
+                runtime = self._load()
+            watch.token.check()
+            try:
+                plan = choose_plan(study, runtime.identity, plans.values())
+            except PlanError as error:
+                raise _IgnoredError(str(error)) from None
+            begin = time.monotonic()
+            try:
+                reading = read_study(
+                    study,
+                    plan,
+                    runtime,
+                    languages=self._languages(),
+                    cancel=watch.token,
+                    progress=watch.progress,
+                    now=self._clock(),
+                )
+            except RuntimeLostError:
+                self.close()  # the next attempt loads it anew
+                raise
         log.info(
             "read",
             state=reading.state,
@@ -220,6 +167,11 @@ class Reader:
             seconds=round(time.monotonic() - begin, 1),
         )
         return reading
+
+    def _languages(self) -> tuple[Language, ...]:
+        """Those that a destination wants; all where none is set."""
+        wanted = {language for destination in self._settings.destinations for language in destination.languages}
+        return tuple(language for language in LANGUAGES if language in wanted or not wanted)
 
     def _load(self) -> Runtime:
         with self._runtime_lock:

@@ -26,7 +26,7 @@ from dicom_node.identity import RefusedError, identify
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.part import utc_now
 from dicom_node.listener import Listener
-from dicom_node.scu import Peer, StoredFile, echo, send
+from dicom_node.scu import Peer, PeerError, StoredFile, Timeouts, echo, send
 from dicom_node.settings import ListenerSettings
 from dicom_node.sop_classes import storage_sop_classes, transfer_syntaxes
 from dicom_node.spool import Spool, split
@@ -285,6 +285,28 @@ def test_stopping_lets_open_associations_end(tmp_path: Path) -> None:
     stopping.join(10)
     assert not stopping.is_alive()
     scp.ledger.close()
+
+
+def test_probes_and_stalled_peers_hold_nobody_s_place(tmp_path: Path) -> None:
+    scp = Scp(tmp_path, max_associations=2, network_timeout_seconds=1)
+    try:
+        for _ in range(4):
+            assert can_connect(scp.port)
+        stalled = [socket.create_connection(("127.0.0.1", scp.port)) for _ in range(2)]
+        for connection in stalled:
+            connection.sendall(b"\x01\x00\x00\x00\x10\x00half an A-ASSOCIATE-RQ")
+        assert wait_until(lambda: _answers(scp.peer), 10)  # far below the ACSE timeout of 30 s
+        for connection in stalled:
+            connection.close()
+    finally:
+        scp.close()
+
+
+def _answers(peer: Peer) -> bool:
+    try:
+        return echo(peer, timeouts=Timeouts(2, 2)) > 0
+    except PeerError:
+        return False
 
 
 @pytest.mark.parametrize("program", ["storescu", "dcmsend"])

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage
 
 from dicom_node.ledger import Ledger, State
+from dicom_node.ledger.models import Lease
+from dicom_node.ledger.part import run_key
 from dicom_node.ledger.records import ReceivedInstance, RunRecord
 from dicom_node.reading import Reader
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+from dicom_node.watch import HANGING_EXIT_CODE, DeadlineError, Watch
 from engine.findings import RunState, StudyReading
 from engine.runtime import load_runtime
 
@@ -284,6 +288,7 @@ def test_the_lease_is_renewed_between_questions(
     tmp_path: Path, ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path, ledger, clock, reading={"lease_seconds": 0.001})
+    slow(tmp_path, 0.01)
     renewals = []
     renew = ledger.runs.renew
 
@@ -294,6 +299,60 @@ def test_the_lease_is_renewed_between_questions(
     monkeypatch.setattr(ledger.runs, "renew", counted)
     bench.reader.read(bench.queue(image()))
     assert len(renewals) > 3
+
+
+def test_a_worker_whose_engine_hangs_ends_itself(ledger: Ledger, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = bench.queue(image())
+    claim = ledger.runs.claim(run_id, "elsewhere:1:1", 60)
+    assert claim is not None
+    ended = threading.Event()
+    codes = []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    monkeypatch.setattr("os._exit", end)
+    stopping = threading.Event()
+    watch = Watch(ledger, claim, stopping, lease_seconds=60, deadline_seconds=0, hanging_seconds=0.1)
+
+    def read() -> None:
+        with watch.watching():
+            assert ended.wait(5)  # an engine that does not look at its token
+            watch.token.check()
+
+    with pytest.raises(DeadlineError):
+        read()
+    assert codes == [HANGING_EXIT_CODE]
+
+
+def test_the_lease_is_kept_while_a_large_model_is_loaded(ledger: Ledger, bench: Bench, clock: Clock) -> None:
+    run_id = bench.queue(image())
+    claim = ledger.runs.claim(run_id, "elsewhere:1:1", 60)
+    assert claim is not None
+    watch = Watch(ledger, claim, threading.Event(), lease_seconds=1, deadline_seconds=60)
+    clock.forward(50)
+    with watch.watching(), watch.loading():
+        # Renewed for a second from now: an end 10 s away becomes one a second away.
+        assert wait_until(lambda: _expires(ledger, run_id) == clock() + timedelta(seconds=1), 5)
+
+
+def _expires(ledger: Ledger, run_id: str) -> datetime:
+    with ledger._database.read() as session:
+        lease = session.get(Lease, run_key(run_id))
+        assert lease is not None
+        return lease.expires_at
+
+
+def test_only_languages_that_a_destination_wants_are_asked_for(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    for number, languages in enumerate((["zh"], ["en"])):
+        destinations = [{"name": "one", "aet": "A", "port": 1, "languages": languages}]
+        bench = Bench(tmp_path, ledger, clock, destinations=destinations)
+        run_id = bench.queue(image(InstanceNumber=number))
+        bench.reader.read(run_id)
+        reading = StudyReading.from_json(bench.spool.reading(run_id))
+        assert set(reading.narrative) <= set(languages)
+        assert {study.state for study in ledger.studies()} == {State.DELIVERING}
 
 
 def test_one_model_is_loaded_for_all_threads_of_a_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
