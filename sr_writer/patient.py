@@ -149,7 +149,7 @@ def utf8(element: DataElement, *, undeclared: bool) -> Any:
 
 def _utf8_value(value: Any, vr: str, undeclared: bool) -> Any:
     if isinstance(value, PersonName):
-        return PersonName(_repair(str(value), undeclared), encodings=["utf_8"])
+        return PersonName(_repair(str(value), undeclared), encodings=["utf_8"], validation_mode=config.RAISE)
     if isinstance(value, str) and vr in {"LO", "SH", "ST", "LT", "UT", "UC", "PN"}:
         return _repair(value, undeclared)
     return value
