@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -18,7 +19,7 @@ from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.watch import StoppedError, Watch
 from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
-from engine.findings import LANGUAGES, Language, StudyReading
+from engine.findings import LANGUAGES, Language, NotRead, StudyReading
 from engine.plan import choose_plan, load_plans
 from engine.reader import read_study
 from engine.runtime import Runtime, load_runtime
@@ -73,7 +74,7 @@ class Reader:
         if claim is None:
             return
         with structlog.contextvars.bound_contextvars(run=run_id, study=claim.study_instance_uid):
-            log.info("reading", attempt=claim.attempt, files=len(claim.paths))
+            log.info("reading", attempt=claim.attempt, files=len(claim.instances))
             try:
                 self._perform(claim)
             except LeaseLostError as error:
@@ -88,8 +89,8 @@ class Reader:
                 self._conclude(claim, False, NodeError(f"unexpected error {type(error).__name__}"))
 
     def _perform(self, claim: Claim) -> None:
-        study = self._study(claim)
-        reading = self._reading(claim, study)
+        study, left_aside = self._study(claim)
+        reading = self._reading(claim, study, partial=bool(left_aside))
         self._ledger.runs.renew(claim, self._settings.reading.lease_seconds)
         results = store_results(self._spool, claim, reading, study, self._settings.destinations)
         self._ledger.runs.results_stored(claim, results)
@@ -98,23 +99,27 @@ class Reader:
         except NodeError as error:
             log.warning("deliveries not dispatched; the sweeper will", reason=str(error))
 
-    def _study(self, claim: Claim) -> Study:
-        studies, refused = load_studies(self._spool.path(path) for path in claim.paths)
-        for _path, error in refused:
-            log.warning("file left aside", reason=str(error))
+    def _study(self, claim: Claim) -> tuple[Study, list[NotRead]]:
+        """The study as it lies in the spool, and the files of it that cannot be read."""
+        files = {self._spool.path(instance.path): instance for instance in claim.instances}
+        studies, refused = load_studies(files)
+        left_aside = [
+            NotRead(files[path].series_instance_uid, files[path].sop_instance_uid, str(error))
+            for path, error in refused
+        ]
+        for item in left_aside:
+            log.warning("file left aside", sop_instance_uid=item.sop_instance_uid, reason=item.reason)
         for study in studies:
             if study.study_instance_uid == claim.study_instance_uid:
-                return study
-        raise NodeError(
-            f"none of the study's {len(claim.paths)} files can be read: {refused[0][1]}"
-            if refused
-            else "the study's files are gone from the spool"
-        )
+                return replace(study, unusable=(*study.unusable, *left_aside)), left_aside
+        why = left_aside[0].reason if left_aside else "they are not of this study"
+        raise NodeError(f"none of the study's {len(files)} files can be read: {why}")
 
-    def _reading(self, claim: Claim, study: Study) -> StudyReading:
+    def _reading(self, claim: Claim, study: Study, *, partial: bool) -> StudyReading:
         """The run's reading: the stored one if there is one, since a model's answers need not repeat."""
         if claim.reading_digest is None:
             reading = self._ask(claim, study)
+            reading = replace(reading, partial=reading.partial or partial)
             self._spool.store_reading(claim.run_id, reading.to_json())
         else:
             try:

@@ -33,6 +33,15 @@ class OpenRun:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """A file of a study, for a reader; `path` is relative to the data folder."""
+
+    path: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A run that a worker holds the lease of."""
 
@@ -41,8 +50,8 @@ class Claim:
     owner: str
     attempt: int
     reading_digest: str | None
-    paths: tuple[str, ...]
-    """Of every instance to read, relative to the data folder."""
+    instances: tuple[StoredInstance, ...]
+    """Everything that arrived of the study until the run was complete."""
     predecessors: tuple[StoredResult, ...]
     """Results of the run that this one supersedes."""
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from dicom_node.ledger.models import Delivery, DeliveryState, Instance, Lease, Result, Run
 from dicom_node.ledger.part import LeaseLostError, Part, run_key, stored_result
-from dicom_node.ledger.records import Claim, StoredResult
+from dicom_node.ledger.records import Claim, StoredInstance, StoredResult
 from dicom_node.ledger.states import ACTIVE, LEASED, State
 
 
@@ -75,7 +75,7 @@ class Runs(Part):
                 owner=owner,
                 attempt=run.attempts,
                 reading_digest=run.reading_digest,
-                paths=self._paths(session, run),
+                instances=self._instances(session, run),
                 predecessors=self._predecessors(session, run),
             )
 
@@ -211,10 +211,10 @@ class Runs(Part):
             raise LeaseLostError(f"the run has become {run.state}")
         return run, self._hold(session, run_key(claim.run_id), claim.owner)
 
-    def _paths(self, session: Session, run: Run) -> tuple[str, ...]:
+    def _instances(self, session: Session, run: Run) -> tuple[StoredInstance, ...]:
         up_to = select(Run.id).where(Run.study_instance_uid == run.study_instance_uid, Run.number <= run.number)
-        rows = session.scalars(select(Instance.path).where(Instance.run_id.in_(up_to)).order_by(Instance.id))
-        return tuple(rows)
+        rows = session.scalars(select(Instance).where(Instance.run_id.in_(up_to)).order_by(Instance.id))
+        return tuple(StoredInstance(row.path, row.series_instance_uid, row.sop_instance_uid) for row in rows)
 
     def _predecessors(self, session: Session, run: Run) -> tuple[StoredResult, ...]:
         """Results of the nearest earlier run that has some."""

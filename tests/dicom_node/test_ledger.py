@@ -88,7 +88,7 @@ def test_a_late_image_opens_a_run_that_supersedes_and_reads_everything(ledger: L
     ledger.intake.complete(second, open_run.last_image_at, "quiet")
     ledger.runs.queue_complete()
     claim = claimed(ledger, second)
-    assert len(claim.paths) == 2
+    assert len(claim.instances) == 2
     assert [item.sop_instance_uid for item in claim.predecessors] == ["2.25.1"]
 
 
@@ -281,7 +281,7 @@ def test_conflicting_content_is_entered_apart_and_read_by_no_run(ledger: Ledger)
     record = ledger.study("1.2.3")
     assert (record.conflicts, len(record.runs)) == (1, 1)
     assert record.events[-1].kind == "conflict"
-    assert len(claimed(ledger, run_id).paths) == 1
+    assert len(claimed(ledger, run_id).instances) == 1
 
 
 def _migrate(path: str) -> str:

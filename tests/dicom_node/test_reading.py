@@ -177,6 +177,21 @@ def test_files_that_are_no_dicom_fail_the_study_with_a_reason(bench: Bench) -> N
     assert "none of the study's 1 files can be read" in run.reason
 
 
+def test_a_file_that_cannot_be_read_is_named_in_the_reading(bench: Bench) -> None:
+    dataset = image()
+    study = dataset.StudyInstanceUID
+    path = bench.spool.path(f"studies/{study}/9.9.dcm")
+    path.parent.mkdir()
+    path.write_bytes(b"no dicom at all")
+    bench.enter(study, "9", "9.9", f"studies/{study}/9.9.dcm")
+    run_id = bench.queue(dataset)
+    bench.reader.read(run_id)
+    reading = StudyReading.from_json(bench.spool.reading(run_id))
+    assert reading.partial
+    assert [(item.series_instance_uid, item.sop_instance_uid) for item in reading.not_read] == [("9", "9.9")]
+    assert bench.run(study).state is State.DELIVERING
+
+
 def test_pixels_that_cannot_be_decoded_are_reported_as_not_read(bench: Bench) -> None:
     dataset = image(PixelData=b"\0" * 10)
     run_id = bench.queue(dataset)
