@@ -17,6 +17,9 @@ from pydicom.valuerep import PersonName, validate_value
 
 from engine.errors import WriteError
 
+# Values are judged here. The library's own warnings about them, given when an element is first looked at, quote them.
+config.settings.reading_validation_mode = config.IGNORE
+
 IDENTIFYING: Final = ("StudyInstanceUID", "PatientID", "PatientName")
 """Never changed and never left out: a result that differs here would be filed under someone or something else.
 

@@ -181,6 +181,7 @@ def sources_of_every_kind() -> dict[str, list[Dataset]]:
         del image.FrameOfReferenceUID
     dx = header(DX, "DX", rows=120, columns=90, ImagerPixelSpacing=[0.15, 0.15], BodyPartExamined="CHEST")
     return {
+        **more_real_sources(),
         "ct series": ct_series(),
         "mr series": ct_series(4, sop_class=MR, modality="MR"),
         "dx": [dx],
@@ -193,6 +194,18 @@ def sources_of_every_kind() -> dict[str, list[Dataset]]:
         "real mr": [testdata("MR_small.dcm")],
         "chinese name": [charset("chrX2.dcm")],
     }
+
+
+def more_real_sources() -> dict[str, list[Dataset]]:
+    """Give real studies from a folder beside the checkout, where there is one; the other cases stand without them."""
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
+    found = {
+        "chest radiograph": sorted(folder.glob("dx/dx_*.dcm")),
+        "real mr series": sorted(folder.glob("mr_series/mr_siemens_*.dcm")),
+        "ophthalmic": sorted(folder.glob("vl/op_*.dcm")),
+        "legacy enhanced ct": sorted(folder.glob("enh/*.dcm")),
+    }
+    return {name: [read_header(path) for path in paths] for name, paths in found.items() if paths}
 
 
 def boxes_on(images: Sequence[Dataset]) -> list[Finding]:
