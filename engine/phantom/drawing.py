@@ -121,7 +121,7 @@ def coverage(outline: Outline, rows: int, columns: int, softness: float = 0.0) -
 def structure(rng: np.random.Generator, rows: int, columns: int) -> Image:
     """Low-frequency structure of zero mean and about unit deviation, like overlapping tissue."""
     total = np.zeros((rows, columns), np.float32)
-    for cells, weight in ((4, 1.0), (9, 0.7), (20, 0.45), (45, 0.25)):
+    for cells, weight in ((4, 1.0), (9, 0.7), (20, 0.45), (45, 0.3), (90, 0.15)):
         coarse = rng.standard_normal((cells, cells), np.float32)
         grown = Pillow.fromarray(coarse).resize((columns, rows), Pillow.Resampling.BICUBIC)
         total += weight * np.asarray(grown, np.float32)

@@ -212,7 +212,7 @@ def breast(rng: Rng, aspect: float) -> Scene:
     """A breast against air, attached to the left or right edge, with up to three details in it."""
     extent = (aspect, 1.0) if aspect >= 1 else (1.0, 1.0 / aspect)
     flipped = rng.random() < 0.5
-    outline = _breast_outline(rng, extent)
+    outline = shape = _breast_outline(rng, extent)
     air, level = rng.uniform(0.0, 0.12), rng.uniform(0.18, 0.5)
     decoys: list[Insert] = []
     for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.5 else 0):
@@ -226,14 +226,19 @@ def breast(rng: Rng, aspect: float) -> Scene:
     if rng.random() < 0.25:
         edge = rng.uniform(0.003, 0.02)
         decoys.append(Insert("film", (_rectangle(0, 0, edge, 1),), -0.3))
-    parts = [outline]
     body = Insert("breast", (outline,), level, softness=rng.uniform(0.004, 0.02))
     glands: list[Insert] = []
     for _ in range(int(rng.integers(0, 4))):
         centre = (rng.uniform(0.05, 0.5) * extent[0], rng.uniform(0.25, 0.75) * extent[1])
         gland = _curve(_blob(rng, 0.35), centre, rng.uniform(0.1, 0.3), 0, extent)
         if _inside(outline, gland):
-            glands.append(Insert("gland", (gland,), rng.uniform(0.03, 0.12), softness=rng.uniform(0.03, 0.08)))
+            glands.append(Insert("gland", (gland,), rng.uniform(0.03, 0.18), softness=rng.uniform(0.015, 0.08)))
+    for _ in range(int(rng.integers(0, 14)) if rng.random() < 0.6 else 0):  # ducts and vessels: not fibres to be found
+        centre = (rng.uniform(0.02, 0.7) * extent[0], rng.uniform(0.15, 0.85) * extent[1])
+        thin = rng.uniform(0.02, 0.08)
+        duct = _curve(_rectangle(-1, -thin, 1, thin), centre, rng.uniform(0.05, 0.2), rng.uniform(0, 2 * np.pi), extent)
+        if _inside(outline, duct):
+            glands.append(Insert("duct", (duct,), rng.uniform(0.02, 0.1), softness=rng.uniform(0.0, 0.006)))
     if rng.random() < 0.6:  # the pectoral muscle, in the upper corner of an oblique view
         across, down = rng.uniform(0.1, 0.4), rng.uniform(0.25, 0.6)
         slope = np.linspace(0.02, 0.98, 12)[:, None] * [across, -down] + [0.0, down]
@@ -241,7 +246,12 @@ def breast(rng: Rng, aspect: float) -> Scene:
             muscle = np.array([[0, 0], [across, 0], [0, down]])
             glands.append(Insert("muscle", (muscle,), rng.uniform(0.05, 0.3), softness=0.01))
     count = int(rng.choice([0, 1, 2, 3], p=[0.34, 0.34, 0.22, 0.1]))
-    details = _place(lambda: _detail(rng, extent), count, lambda d: _inside(parts[0], np.concatenate([*d.parts])))
+
+    def fits(detail: Insert) -> bool:
+        points = np.concatenate(detail.parts)
+        return bool(points.min() > 0.01 and points.max() < 0.99) and _inside(shape, points)
+
+    details = _place(lambda: _detail(rng, extent), count, fits)
     if flipped:
         body, outline = _turned(body), _flip(outline)
         decoys, glands, details = ([_turned(i) for i in part] for part in (decoys, glands, details))
@@ -250,7 +260,7 @@ def breast(rng: Rng, aspect: float) -> Scene:
         inserts=(body, *details),
         background=air,
         decoys=(*decoys, *glands),
-        texture=rng.uniform(0.015, 0.08),
+        texture=rng.uniform(0.015, 0.12),
         noise=rng.uniform(0.0, 0.03),
         seed=int(rng.integers(2**31)),
         texture_inside=outline,

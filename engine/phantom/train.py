@@ -278,12 +278,12 @@ class Trainer:
             loss = near + far if not language else 0.5 * (near + far)
             if language:
                 context = self.tokenizer.image_context_id
-                # Detection for the first five eighths of the batch, any other question for the rest.
-                cut = len(batch) * 5 // 8
+                # Detection for half of the images, any other question for a fifth, and only the aids for the rest.
+                cut, end = len(batch) // 2, len(batch) * 7 // 10
                 pairs = [s.detection for s in batch[:cut]]
                 said, figures["right"] = answer_loss(model, tokens[:cut], pairs, context, self.digits)
-                pairs = [s.others[rng.integers(len(s.others))] for s in batch[cut:]]
-                also, figures["right_other"] = answer_loss(model, tokens[cut:], pairs, context, self.digits)
+                pairs = [s.others[rng.integers(len(s.others))] for s in batch[cut:end]]
+                also, figures["right_other"] = answer_loss(model, tokens[cut:end], pairs, context, self.digits)
                 figures |= {"answer": said.item(), "other": also.item()}
                 loss = loss + said + 0.5 * also
         loss.backward()  # type: ignore[no-untyped-call]

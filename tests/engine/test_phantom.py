@@ -140,8 +140,9 @@ def test_iou_and_matching_use_each_box_once() -> None:
     assert len(pairs) == 1
 
 
-def test_a_threshold_outlines_the_largest_bright_area() -> None:
-    grey = np.zeros((50, 40), np.uint8)
-    grey[10:40, :25] = 180
-    grey[2:5, 30:35] = 255
-    assert breast_outline(grey) == (0.0, 10.0, 25.0, 40.0)
+def test_a_threshold_outlines_the_largest_bright_area_and_no_film_edge() -> None:
+    grey = np.zeros((200, 160), np.uint8)
+    grey[40:160, :100] = 180
+    grey[8:20, 120:150] = 255
+    grey[:, :4] = 255
+    assert breast_outline(grey) == (0.0, 40.0, 100.0, 160.0)
