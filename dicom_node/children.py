@@ -35,10 +35,20 @@ class Child:
         ``{parent}`` in it becomes this process's id.
     environment : mapping of str to str, optional
         This process's own without it.
+    ends_last : bool
+        Whether the others need it until they have ended.
     """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        ends_last: bool = False,
+    ) -> None:
         self.name = name
+        self.ends_last = ends_last
         self._command = [word.replace("{parent}", str(os.getpid())) for word in command]
         self._environment = dict(environment) if environment is not None else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,12 +82,16 @@ class Child:
             )
             self._started = now
 
-    def end(self, seconds: float) -> None:
-        """Ask it to end, and kill it if it does not in time."""
+    def ask_to_end(self) -> None:
+        """Ask it to end."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def await_end(self, seconds: float) -> None:
+        """Wait until it has ended, and kill it if it does not in time."""
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGTERM)
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -113,7 +127,7 @@ class Children:
             return next((child.pid for child in self._children if child.name == name), None)
 
     def stop(self, seconds: float) -> None:
-        """End all, the last one added first; each has so many seconds before it is killed."""
+        """End all; each has so many seconds before it is killed."""
         self._end_seconds = seconds
         self._stopping.set()
         if self._thread.is_alive():
@@ -128,8 +142,12 @@ class Children:
                     except OSError as error:
                         log.error("child not started", child=child.name, reason=error.strerror)
         with self._lock:
-            for child in reversed(self._children):
-                child.end(self._end_seconds)
+            for last in (False, True):
+                wave = [child for child in self._children if child.ends_last is last]
+                for child in wave:
+                    child.ask_to_end()
+                for child in wave:
+                    child.await_end(self._end_seconds)
 
 
 def python_child(name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:
@@ -138,5 +156,5 @@ def python_child(name: str, module: str, arguments: Sequence[str], environment: 
 
 
 def foreign_child(name: str, command: Sequence[str]) -> Child:
-    """A child that runs another program, made to die with its parent first."""
-    return Child(name, [sys.executable, "-m", "dicom_node.process", "{parent}", *command])
+    """A child that runs another program, made to die with its parent first; it ends after the others."""
+    return Child(name, [sys.executable, "-m", "dicom_node.process", "{parent}", *command], ends_last=True)

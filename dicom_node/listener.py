@@ -148,7 +148,10 @@ class Listener:
 
     def _rejected(self, event: evt.Event) -> None:
         requestor = event.assoc.requestor
-        log.warning("association rejected", calling_aet=_title(requestor.ae_title), address=requestor.address)
+        reason = getattr(event.assoc.acceptor.primitive, "reason_str", "")
+        log.warning(
+            "association rejected", calling_aet=_title(requestor.ae_title), address=requestor.address, reason=reason
+        )
 
     def _aborted(self, event: evt.Event) -> None:
         log.warning("association aborted", calling_aet=_title(event.assoc.requestor.ae_title))

@@ -22,6 +22,7 @@ from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from dicom_node.spool import Spool
 from dicom_node.sweeper import Sweeper
 from engine.errors import NodeError
+from engine.runtime import model_path
 
 LISTENER_DRAIN_SECONDS: Final = 5
 _MIB: Final = 1 << 20
@@ -91,6 +92,8 @@ class Node:
         wait_until_up(settings)
         log.info("broker answers", broker=describe(settings))
         if self._workers:
+            if not model_path(settings.engine.model).exists():
+                log.error("there is no such model; studies fail until there is one", model=settings.engine.model)
             environment = _environment(settings)
             for role in ("reading", "delivery"):
                 self._children.add(python_child(role, "dicom_node.tasks", (role, "{parent}"), environment))

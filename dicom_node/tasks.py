@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Final, Literal, cast
 
+import celery.worker.state
 import structlog
 from celery import Celery
 from celery.platforms import SecurityWarning
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_ready
 
 from dicom_node.children import DRAIN_SECONDS
 from dicom_node.dispatch import DELIVER_TASK, DELIVERY, READ_TASK, READING, Dispatcher, make_app
@@ -53,15 +56,19 @@ def run_worker_role(settings: Settings, role: Role) -> None:
     app = make_app(settings)
     stop = _equip(app, role, settings, ledger, spool)
 
-    def shutting_down(**_arguments: Any) -> None:
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        # Celery's warm shutdown: no more messages, and the end once the threads are free. Its own handler does the
+        # same and prints on standard error, in the middle of the log.
+        celery.worker.state.should_stop = 0
         timer = threading.Timer(DRAIN_SECONDS, stop)
         timer.daemon = True
         timer.start()
 
     def ready(**_arguments: Any) -> None:
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
         log.info("worker ready", role=role)
 
-    worker_shutting_down.connect(shutting_down, weak=False)
     worker_ready.connect(ready, weak=False)
     concurrency = settings.reading.concurrency if role == "reading" else DELIVERIES_AT_ONCE
     worker = app.Worker(

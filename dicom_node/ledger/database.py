@@ -104,6 +104,7 @@ class Database:
                     driver = connection.connection.driver_connection
                     assert driver is not None  # noqa: S101 - a checked-out connection has one
                     driver.execute("PRAGMA journal_mode = WAL")
+                self._file.chmod(0o600)
             with self.engine.begin() as connection:
                 if self._file is None:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})

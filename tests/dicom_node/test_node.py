@@ -162,4 +162,7 @@ def test_an_unlisted_sender_is_logged_by_its_title(tmp_path: Path) -> None:
             assert wait_until(lambda: any(line["event"] == "association rejected" for line in lines), 5)
     finally:
         node.stop()
-    assert [line["calling_aet"] for line in lines if line["event"] == "association rejected"] == ["STRANGER"]
+    rejected = [line for line in lines if line["event"] == "association rejected"]
+    assert [(line["calling_aet"], line["reason"]) for line in rejected] == [
+        ("STRANGER", "Calling AE title not recognised")
+    ]
