@@ -106,12 +106,6 @@ def _texture(rng: Rng, extent: Point) -> list[Insert]:
 
 
 _KINDS: Final[tuple[Callable[[Rng, Point], list[Insert]], ...]] = (
-    *(_body, _body, _body),
-    *(_chest, _chest),
-    _field,
-    _fan,
-    _texture,
-)
     _body,
     _body,
     _body,
