@@ -120,7 +120,7 @@ class Sources:
     Parameters
     ----------
     images : tuple of SourceImage
-        In the order given.
+        By series and number, whatever order they came in: the same study gives the same bytes.
     """
 
     images: tuple[SourceImage, ...]
@@ -152,7 +152,7 @@ class Sources:
                 "the study's images carry different PatientID values",
                 advice="Correct the study at its source: results cannot be filed under two patients.",
             )
-        return cls(tuple(images.values()))
+        return cls(tuple(sorted(images.values(), key=_order)))
 
     @cached_property
     def by_uid(self) -> dict[str, SourceImage]:
@@ -205,6 +205,14 @@ class Sources:
         """Stand-ins of all source images, or of all sources where none is an image."""
         images = [image for image in self.images if image.is_image] or list(self.images)
         return [image.stand_in() for image in images]
+
+
+def _order(image: SourceImage) -> tuple[str, int, str]:
+    try:
+        number = int(image.header.get("InstanceNumber") or 0)
+    except (TypeError, ValueError):
+        number = 0
+    return image.series_instance_uid, number, image.sop_instance_uid
 
 
 def unique(images: Iterable[SourceImage]) -> list[SourceImage]:

@@ -57,7 +57,11 @@ def without_coordinates(results):
 def other_image(results):
     reference = scoord(results).ContentSequence[0].ReferencedSOPSequence[0]
     uids = results[0].CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
-    reference.ReferencedSOPInstanceUID = uids[-1].ReferencedSOPInstanceUID
+    reference.ReferencedSOPInstanceUID = next(
+        item.ReferencedSOPInstanceUID
+        for item in uids
+        if item.ReferencedSOPInstanceUID != reference.ReferencedSOPInstanceUID
+    )
 
 
 def unknown_image(results):
@@ -78,9 +82,13 @@ def unknown_in_seg(results):
 
 
 def other_image_in_seg(results):
-    source = results[-1].PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    groups = results[-1].PerFrameFunctionalGroupsSequence
+    sources = [group.DerivationImageSequence[0].SourceImageSequence[0] for group in groups]
+    covered = {source.ReferencedSOPInstanceUID for source in sources}
     uids = results[0].CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
-    source.ReferencedSOPInstanceUID = uids[2].ReferencedSOPInstanceUID
+    sources[0].ReferencedSOPInstanceUID = next(
+        item.ReferencedSOPInstanceUID for item in uids if item.ReferencedSOPInstanceUID not in covered
+    )
 
 
 def set_on(number, keyword, value):

@@ -42,6 +42,13 @@ def test_same_reading_headers_and_profile_give_the_same_bytes(kind, monkeypatch)
     assert first == second
 
 
+def test_order_of_the_headers_does_not_matter():
+    sources = ct_series()
+    read = reading(sources, boxes_on(sources))
+    expected = [dump(result) for result in write_results(read, sources, OutputProfile())]
+    assert [dump(result) for result in write_results(read, sources[::-1], OutputProfile())] == expected
+
+
 @pytest.mark.parametrize("kind", ["ct series", "dx", "enhanced ct", "ultrasound multi-frame"])
 def test_every_uid_is_a_source_s_a_standard_one_or_derived(kind):
     sources = sources_of_every_kind()[kind]
