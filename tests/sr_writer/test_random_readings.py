@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,7 +95,7 @@ def test_any_reading_gives_results_that_pass_the_gate_or_a_named_refusal(drawn, 
 
 @settings(QUICK, max_examples=6)
 @given(drawn=readings())
-def test_any_reading_gives_results_without_an_error_in_dciodvfy(drawn):
+def test_any_reading_gives_results_without_an_error_in_dciodvfy(dciodvfy, drawn):
     read, images = drawn
     try:
         results = write_results(read, images, OutputProfile())
@@ -106,7 +105,4 @@ def test_any_reading_gives_results_without_an_error_in_dciodvfy(drawn):
         for result in results:
             path = Path(folder) / f"{kind_of(result)}.dcm"
             path.write_bytes(dump(result))
-            done = subprocess.run(["/usr/bin/dciodvfy", str(path)], capture_output=True, timeout=60, check=False)
-            lines = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
-            assert lines, "dciodvfy said nothing: apt-get install dicom3tools"
-            assert not [line for line in lines if "Error" in line]
+            assert dciodvfy(path) == []
