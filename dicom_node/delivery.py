@@ -19,7 +19,8 @@ from dicom_node.spool import Spool
 from engine.errors import MedregaError, NodeError, SettingsError
 
 PERMANENT_ATTEMPTS: Final = 3
-"""So often is tried what a peer refused for good: a moment later its settings may have been put right."""
+"""So often at least is tried what a peer refused for good, and until it says the same twice running: a peer that comes
+back after hours, with its settings not loaded yet, gets another chance."""
 _JITTER: Final = 0.2
 
 log = structlog.get_logger(__name__)
@@ -120,8 +121,8 @@ class Deliverer:
             return Outcome(item.id, DeliveryState.DELIVERED, status, reason)
         settings, now = self._settings.delivery, self._clock()
         attempts = item.attempts + 1
-        given_up = now - item.since >= timedelta(hours=settings.max_hours) if retry else attempts >= PERMANENT_ATTEMPTS
-        if given_up:
+        refused = not retry and attempts >= PERMANENT_ATTEMPTS and reason == item.reason
+        if refused or now - item.since >= timedelta(hours=settings.max_hours):
             return Outcome(item.id, DeliveryState.FAILED, status, reason)
         delay = min(settings.first_delay_seconds * 2.0 ** min(attempts - 1, 30), settings.max_delay_seconds)
         # Jitter keeps studies that failed together from knocking together; no secret depends on it.

@@ -33,6 +33,7 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 _config.LOG_HANDLER_LEVEL = "none"
 
 SUCCESS = 0x0000
+_BROKEN_OFF = "the peer broke the association off"
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd one-byte identifiers
 
 
@@ -205,8 +206,11 @@ def send(
     results: list[SendResult] = []
     for batch, contexts in _batches(files):
         with associate(peer, contexts, calling_aet, timeouts) as association:
+            lost = False
             for file in batch:
-                result = _store(association, file)
+                # The library takes a moment to see that a peer is gone; a file sent in that moment waits in vain.
+                result = SendResult(file, None, _BROKEN_OFF, retry=True) if lost else _store(association, file)
+                lost = result.status is None and result.retry
                 results.append(result)
                 if on_result is not None:
                     on_result(result)
@@ -215,7 +219,7 @@ def send(
 
 def _store(association: Association, file: StoredFile) -> SendResult:
     if not association.is_established:
-        return SendResult(file, None, "the peer broke the association off", retry=True)
+        return SendResult(file, None, _BROKEN_OFF, retry=True)
     accepted = {
         (str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts
     }
@@ -278,13 +282,18 @@ def associate(
             # Without it each message waits for the peer's delayed acknowledgement, some 45 ms.
             transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    association = entity.associate(
-        peer.host,
-        peer.port,
-        contexts=list(islice(contexts, _MAX_CONTEXTS)),
-        ae_title=peer.aet,
-        evt_handlers=[(evt.EVT_CONN_OPEN, opened)],
-    )
+    try:
+        association = entity.associate(
+            peer.host,
+            peer.port,
+            contexts=list(islice(contexts, _MAX_CONTEXTS)),
+            ae_title=peer.aet,
+            evt_handlers=[(evt.EVT_CONN_OPEN, opened)],
+        )
+    except OSError:  # the library looks the name up outside of what it catches; a name server comes back, as peers do
+        raise PeerError(
+            f"the host name of {peer} cannot be resolved", advice="is it right, and does DNS work?"
+        ) from None
     if not association.is_established:
         raise _refusal(association, peer, bool(connected))
     try:

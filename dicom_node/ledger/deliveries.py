@@ -111,6 +111,7 @@ class Deliveries(Part):
                     stored_result(result),
                     delivery.attempts,
                     delivery.created_at,
+                    delivery.reason,
                 )
                 for delivery, result in rows
             ]

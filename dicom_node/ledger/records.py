@@ -76,6 +76,8 @@ class DueDelivery:
     result: StoredResult
     attempts: int
     since: datetime
+    reason: str = ""
+    """Why the attempt before did not succeed."""
 
 
 @dataclass(frozen=True, slots=True)

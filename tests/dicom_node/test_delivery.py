@@ -159,6 +159,36 @@ def test_a_refusal_for_good_fails_after_few_attempts(tmp_path: Path, ledger: Led
     assert {delivery.status for delivery in bench.deliveries} == {status}
 
 
+def test_a_peer_that_comes_back_refusing_once_is_not_given_up(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    port = free_port()
+    bench = Bench(tmp_path, ledger, clock, port)
+    for _ in range(2 * PERMANENT_ATTEMPTS):  # away, as in a maintenance window
+        bench.deliver()
+        clock.forward(3600)
+    entity = AE("PACS")
+    entity.add_supported_context("1.2.840.10008.1.1")  # its storage is not up yet
+    server = entity.start_server(("127.0.0.1", port), block=False)
+    assert server is not None
+    bench.deliver()
+    server.shutdown()
+    assert bench.state is State.DELIVERING
+    clock.forward(3600)
+    with Receiver(tmp_path / "pacs", port=port):
+        bench.deliver()
+    assert bench.state is State.DELIVERED
+
+
+def test_a_host_name_that_does_not_resolve_is_tried_for_hours(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    bench = Bench(tmp_path, ledger, clock, free_port())
+    elsewhere = [{"name": "pacs0", "aet": "PACS", "host": "pacs.invalid", "port": 104}]
+    deliverer = Deliverer(node_settings(tmp_path, destinations=elsewhere), ledger, bench.spool, clock)
+    for _ in range(2 * PERMANENT_ATTEMPTS):
+        deliverer.deliver(bench.run_id, "pacs0")
+        clock.forward(3600)
+    assert bench.state is State.DELIVERING
+    assert "host name" in bench.deliveries[0].reason
+
+
 def test_a_full_peer_is_tried_again(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
     answers = iter([0xA700] * 10 + [0] * 2)
     with answering(lambda _event: next(answers)) as port:
