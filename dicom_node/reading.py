@@ -158,7 +158,7 @@ class Reader:
                     languages=self._languages(),
                     cancel=watch.token,
                     progress=watch.progress,
-                    now=self._clock(),
+                    now=self._clock().astimezone(),  # results of studies that name no time zone are in local time
                 )
             except RuntimeLostError:
                 self.close()  # the next attempt loads it anew
@@ -182,7 +182,10 @@ class Reader:
         with self._runtime_lock:
             if self._runtime is None:
                 begin = time.monotonic()
-                self._runtime = load_runtime(self._settings.engine.runtime, self._settings.engine.model)
+                engine = self._settings.engine
+                self._runtime = load_runtime(
+                    engine.runtime, engine.model, threads=engine.threads, device=engine.device, dtype=engine.dtype
+                )
                 log.info("model loaded", model=self._runtime.identity.name, seconds=round(time.monotonic() - begin, 1))
             return self._runtime
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -86,6 +87,38 @@ def test_a_study_is_read_stored_written_and_ready_to_be_delivered(bench: Bench) 
         assert bench.spool.sha256(result.path) == result.sha256
         stored = dcmread(bench.spool.path(result.path))
         assert (stored.StudyInstanceUID, stored.PatientID) == (dataset.StudyInstanceUID, "P1")
+
+
+def test_the_engine_gets_every_setting_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def load(kind: str, model: str, **options: Any) -> Any:
+        given.update(options)
+        return load_runtime(kind, model)
+
+    monkeypatch.setattr("dicom_node.reading.load_runtime", load)
+    engine = bench.settings.engine.model_copy(update={"threads": 3, "device": "cuda:1", "dtype": "float16"})
+    settings = bench.settings.model_copy(update={"engine": engine})
+    reader = Reader(settings, bench.ledger, bench.spool, NoDispatcher(), bench.clock)  # type: ignore[arg-type]
+    reader.read(bench.queue(image()))
+    reader.close()
+    assert given == {"threads": 3, "device": "cuda:1", "dtype": "float16"}
+
+
+def test_results_of_a_study_without_a_time_zone_are_in_local_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = image()
+    run_id = bench.queue(dataset)
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC-8")  # POSIX counts the other way round: eight hours east
+        time.tzset()
+        bench.reader.read(run_id)
+    time.tzset()
+    record = bench.ledger.study(dataset.StudyInstanceUID)
+    result = dcmread(bench.spool.path(record.results[0].path))
+    local = bench.clock() + timedelta(hours=8)
+    assert (result.ContentDate, result.ContentTime) == (local.strftime("%Y%m%d"), local.strftime("%H%M%S"))
 
 
 def test_the_same_message_again_does_nothing(bench: Bench) -> None:
@@ -373,9 +406,9 @@ def test_only_languages_that_a_destination_wants_are_asked_for(tmp_path: Path, l
 def test_one_model_is_loaded_for_all_threads_of_a_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         loads.append(arguments)
-        return load_runtime(*arguments)
+        return load_runtime(*arguments, **options)
 
     monkeypatch.setattr("dicom_node.reading.load_runtime", counted)
     runs = [bench.queue(image()) for _ in range(3)]
