@@ -108,7 +108,9 @@ class GreedyRuntime:
 
         The key is a digest of every pixel and of the shape: one patient's image must never answer for another's.
         """
-        key = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
+        digest = hashlib.sha256(repr(image.shape).encode())
+        digest.update(np.ascontiguousarray(image).data)
+        key = digest.digest()
         with self._lock:
             if key in self._images:
                 self._images.move_to_end(key)
