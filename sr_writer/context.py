@@ -114,10 +114,9 @@ class Context:
         """When the reading was finished, in the zone that the study's own dates and times are in."""
         offset = str(self.sources.patient.get("TimezoneOffsetFromUTC") or "")
         created = self.reading.created
-        if len(offset) == 5 and offset[1:].isdigit():
+        if offset:
             minutes = int(offset[1:3]) * 60 + int(offset[3:])
-            zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
-            created = created.astimezone(zone)
+            created = created.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
         return created.replace(tzinfo=None)
 
     def finish(self, result: Dataset) -> Dataset:

@@ -72,7 +72,7 @@ class Identity:
             manufacturer_model_name=self.name,
             software_versions=self.software_versions,
             device_serial_number=self.serial_number,
-            contribution_datetime=self._created.replace(tzinfo=None),
+            contribution_datetime=self._created,
             contribution_description="AI reading of the source images, written as DICOM",
         )
         item.DeviceUID = UID(self.device_uid)

@@ -6,6 +6,7 @@ study, and left empty or out where it does not.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from pydicom import config
@@ -97,6 +98,10 @@ _CONDITIONAL: Final = {
     "PatientBreedCodeSequence": "PatientSpeciesDescription",
 }
 _SEXES: Final = ("M", "F", "O")
+_OFFSET: Final = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
+"""Timezone Offset From UTC (0008,0201): -1200 to +1400."""
+_LOST: Final = "\ufffd"
+"""Stands in the place of bytes that pydicom could not decode: they are gone, and no result may carry what is left."""
 
 
 def patient_and_study(header: Dataset) -> Dataset:
@@ -129,6 +134,8 @@ def patient_and_study(header: Dataset) -> Dataset:
     for keyword, condition in _CONDITIONAL.items():
         if keyword in modules and not modules.get(condition):
             delattr(modules, keyword)
+    if not _OFFSET.fullmatch(str(modules.get("TimezoneOffsetFromUTC") or "")):
+        modules.pop("TimezoneOffsetFromUTC", None)
     if modules.PatientSex not in _SEXES:
         modules.PatientSex = ""
     return modules
@@ -151,6 +158,8 @@ def utf8(element: DataElement, *, undeclared: bool) -> Any:
 
 
 def _utf8_value(value: Any, vr: str, undeclared: bool) -> Any:
+    if isinstance(value, str | PersonName) and _LOST in str(value):
+        raise ValueError("bytes that the declared character set does not have")
     if isinstance(value, PersonName):
         return PersonName(_repair(str(value), undeclared), encodings=["utf_8"], validation_mode=config.RAISE)
     if isinstance(value, str) and vr in {"LO", "SH", "ST", "LT", "UT", "UC", "PN"}:

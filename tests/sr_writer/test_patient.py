@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from sr_cases import DX, boxes_on, charset, header, reading
 
+from engine.errors import WriteError
 from sr_writer import OutputProfile, dump, write_results
 from sr_writer.patient import patient_and_study
 
@@ -81,8 +82,24 @@ def test_name_is_read_by_its_character_set_or_by_its_bytes(name, character_set, 
     assert str(patient_and_study(encoded(name, character_set)).PatientName) == expected
 
 
+@pytest.mark.filterwarnings("ignore:Failed to decode byte string")
+def test_a_name_that_its_character_set_cannot_spell_is_refused_and_never_garbled():
+    with pytest.raises(WriteError, match="PatientName"):
+        patient_and_study(encoded("Müller^Jörg".encode("latin-1"), "ISO_IR 192"))
+
+
+@pytest.mark.parametrize("offset", ["+9999", "abcde", "0800", "+08:00", "+0860"])
+def test_a_time_zone_that_is_none_is_left_out(offset):
+    source = header(DX, "DX", TimezoneOffsetFromUTC=offset)
+    assert "TimezoneOffsetFromUTC" not in patient_and_study(source)
+    results = write_results(reading([source], boxes_on([source])), [source], OutputProfile())
+    assert str(results[0].ContentTime) == "102030.123456"
+
+
 @given(
-    name=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\\=^ "), max_size=60)
+    name=st.text(
+        st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\\=^ \ufffd"), max_size=60
+    )
 )
 def test_any_name_in_utf8_survives(name):
     source = header(DX, "DX", SpecificCharacterSet="ISO_IR 192", PatientName=name)

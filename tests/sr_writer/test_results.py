@@ -203,6 +203,8 @@ def test_content_time_is_the_readings_in_the_zone_of_the_study():
     results = write_results(reading(sources, boxes_on(sources)), sources, OutputProfile())
     assert {(str(result.ContentDate), str(result.ContentTime)) for result in results} == {("20261122", "182030.123456")}
     assert {result.TimezoneOffsetFromUTC for result in results} == {"+0800"}
+    contributed = {str(result.ContributingEquipmentSequence[0].ContributionDateTime) for result in results}
+    assert contributed == {"20261122102030.123456+0000"}  # the same moment, with its own zone
     far = datetime(2026, 11, 22, 3, tzinfo=timezone(timedelta(hours=9)))
     assert far.astimezone(UTC).day == 21
     results = write_results(reading(sources, boxes_on(sources), created=far), sources, OutputProfile())
