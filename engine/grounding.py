@@ -109,7 +109,11 @@ def screen(
         else:
             passed.append(Candidate(found, region.label, region.box, box, certainty(answer, region.spans)))
     kept = _merge(passed)
-    held += [("the same box was answered twice", f"{c.label}{list(c.model_box)}") for c in passed if c not in kept]
+    held += [
+        ("the same box was answered twice", f"{c.label}{list(c.model_box)}")
+        for c in passed
+        if all(c is not k for k in kept)
+    ]
     return kept, held
 
 

@@ -288,11 +288,17 @@ class _StudyReader:
             if not is_report(text, language) or parsed.unreadable:
                 self._hold(rendered, "the answer has not the form of a report", answer.text)
                 continue
+            if answer.finish == "length":
+                self._hold(rendered, "the report broke off at its greatest length; there may have been more", "")
+                self.partial = True
             self.narratives.setdefault(language, []).append((len(self.images), text))
             texts[language] = text
             sure = certainty(answer) if sure is None else sure
-        if "detection" not in self.plan.tasks and texts:
-            self._image_level(texts, sure)
+        if "detection" not in self.plan.tasks:
+            if texts:
+                self._image_level(texts, sure)
+            else:
+                self.partial = True  # others may have been clear; nothing is known of this one
 
     def _image_level(self, texts: dict[Language, str], sure: float | None) -> None:
         """A report that no box goes with is itself the finding, unless it says that there is nothing."""

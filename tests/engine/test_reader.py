@@ -378,6 +378,22 @@ def test_general_report_of_nothing_is_no_finding(read):
     assert reading.narrative["en"] == nothing[REPORT_EN]
 
 
+def test_general_report_of_nonsense_beside_a_clear_image_is_partial(read, make):
+    study = generate_uid()
+    for _ in range(2):
+        make(PIXELS, StudyInstanceUID=study)
+    nothing = "Findings: nothing. Impression: no finding."
+    reading = read({REPORT_EN: [nothing, "blah"], REPORT_ZH: "blah"}, plan="general")
+    assert reading.state is RunState.NO_FINDINGS
+    assert reading.partial
+
+
+def test_report_that_broke_off_makes_the_reading_partial(read):
+    reading = read({REPORT_EN: ScriptedAnswer(text=SOUND[REPORT_EN], finish="length")})
+    assert reading.partial
+    assert any("the report broke off" in reason for reason in reasons(reading))
+
+
 def test_general_report_of_nonsense_is_unusable(read):
     reading = read({REPORT_EN: "%%%", REPORT_ZH: "%%%"}, plan="general")
     assert reading.state is RunState.UNUSABLE
