@@ -37,6 +37,15 @@ class Codestream:
     adobe_transform: int | None = None
 
 
+def breaks_off(frame: bytes) -> bool:
+    """Whether a JPEG or JPEG-LS codestream has no end behind its last scan: decoders fill up what is missing in grey.
+
+    Neither marker occurs within entropy-coded data (T.81 B.1.1.5, T.87 A.1).
+    """
+    scan = frame.rfind(b"\xff\xda")
+    return frame[:2] == b"\xff\xd8" and scan >= 0 and frame.rfind(b"\xff\xd9") < scan
+
+
 def read_codestream(frame: bytes) -> Codestream | None:
     """Read the size of a JPEG, JPEG-LS or JPEG 2000 codestream; None if it is neither or breaks off before it."""
     try:

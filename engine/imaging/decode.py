@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from engine.errors import NotAnImageError, UndecodableError
 from engine.imaging import codecs
 from engine.imaging.admission import check_image
-from engine.imaging.codestream import read_codestream
+from engine.imaging.codestream import breaks_off, read_codestream
 from engine.study import READ_ERRORS, Instance, open_part10
 
 _KEYWORDS: Final = {
@@ -119,3 +119,5 @@ def _check_codestream(file: BinaryIO, instance: Instance, frame: int, options: d
             f"the compressed frame is {stream.columns} x {stream.rows} pixels, but the header declares "
             f"{declared[1]} x {declared[0]}"
         )
+    if breaks_off(encoded):
+        raise UndecodableError("the compressed frame breaks off before its end")

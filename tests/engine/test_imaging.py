@@ -13,7 +13,7 @@ from engine_files import PYDICOM_FILES, image_dataset, store
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     MPEG2MPML,
@@ -399,6 +399,17 @@ def test_broken_codestream_is_refused_with_its_transfer_syntax(tmp_path, syntax)
     instance = load_instance(store(dataset, tmp_path / "file.dcm", syntax))
     with pytest.raises(UndecodableError, match="cannot be decoded"):
         render_frame(instance)
+
+
+@pytest.mark.parametrize("name", ["SC_rgb_jpeg_dcmtk.dcm", "JPEG-lossy.dcm", "MR_small_jpeg_ls_lossless.dcm"])
+@pytest.mark.parametrize("kept", [0.5, 0.95])
+def test_compressed_frame_that_breaks_off_is_refused_and_never_filled_up(tmp_path, name, kept):
+    dataset = dcmread(PYDICOM_FILES / name)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame[: int(len(frame) * kept)]])
+    dataset.save_as(tmp_path / "file.dcm")
+    with pytest.raises(UndecodableError, match="breaks off"):
+        render_frame(load_instance(tmp_path / "file.dcm"))
 
 
 def test_damaged_rle_frame_renders_or_is_refused(tmp_path):
