@@ -49,6 +49,13 @@ __all__ = [
 
 ENVIRONMENT_PREFIX: Final = "MEDREGA_PACS__"
 DEFAULT_FILE: Final = Path("medrega-pacs.toml")
+_WORDS: Final = {
+    "dict_type": "should be a table with keys of its own",
+    "model_type": "should be a table with keys of its own",
+    "missing": "is missing",
+    "tuple_type": "should be a list; a list of tables has double brackets, as [[destinations]]",
+}
+"""What pydantic says in Python's terms, in those of the file."""
 
 
 class Settings(BaseSettings):
@@ -201,5 +208,6 @@ def _explained(error: ValidationError, origin: str) -> SettingsError:
                     "mean ", f"mean {table}." if table else "mean "
                 )
         else:
-            complaints.append(f"{key}: {item['msg'].removeprefix('Value error, ')}".removeprefix(": "))
+            said = _WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+            complaints.append(f"{key}: {said}".removeprefix(": "))
     return SettingsError(f"settings of {origin}: {'; '.join(complaints)}", advice=advice)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dicom_node.cli.common import ConfigOption, console, examples, load_settings
+from engine.errors import SettingsError
 
 app = typer.Typer(help="Show or check the settings.", no_args_is_help=True, epilog=examples("config show"))
 
@@ -30,7 +31,19 @@ def show(
 @app.command(epilog=examples("config check --config medrega-pacs.toml"))
 def check(config: ConfigOption = None) -> None:
     """Check the settings; exit status 1 and the reason if one is wrong."""
+    from dicom_node.broker import broker_url
+    from dicom_node.ledger import ledger_url
+    from dicom_node.ledger.database import Database
+    from engine.runtime import model_path
+
     settings = load_settings(config)
+    broker_url(settings)
+    Database(ledger_url(settings)).close()
+    if not model_path(settings.engine.model).exists():
+        raise SettingsError(
+            f"engine.model: there is no model at {settings.engine.model}",
+            advice="a name that ships (phantom) or a folder; a machine that only listens needs none",
+        )
     names = ", ".join(destination.name for destination in settings.destinations) or "none"
     listener = settings.listener
     console().print(

@@ -57,7 +57,7 @@ def listen(config: ConfigOption = None) -> None:
     from dicom_node.node import run_listener
 
     listener = settings.listener
-    console().print(f"Listening as {listener.aet}@{listener.host}:{listener.port}, Ctrl-C stops")
+    console().print(f"Starting to listen as {listener.aet}@{listener.host}:{listener.port}, Ctrl-C stops")
     run_listener(settings)
 
 

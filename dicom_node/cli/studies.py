@@ -38,7 +38,7 @@ def studies(
     config: ConfigOption = None,
 ) -> None:
     """List the studies, newest first: where each stands, since when, and why."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from dicom_node.ledger import State
 
@@ -50,7 +50,10 @@ def studies(
     if as_json:
         _print_json([asdict(item) for item in found])
         return
-    table = Table("study", "state", "since", "images", "from", "why", box=None)
+    # A UID is there to be copied, so it is never cut or broken.
+    longest = max((len(item.study_instance_uid) for item in found), default=0)
+    study_column = Column("study", no_wrap=True, min_width=longest)
+    table = Table(study_column, "state", "since", "images", "from", "why", box=None)
     for item in found:
         images, callers = str(item.instances), ", ".join(item.calling_aets)
         table.add_row(item.study_instance_uid, item.state, _ago(item.age_seconds), images, callers, item.reason)

@@ -129,6 +129,22 @@ def test_a_wrong_setting_is_one_line_with_advice(run: Run) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[engine]\nmodel = "nowhere"\n', "engine.model: there is no model at nowhere"),
+        ('[broker]\nurl = "http://user:SECRET@host"\n', "broker.url is no URL of a Redis"),
+        ('[ledger]\nurl = "nonsense://SECRET"\n', "ledger.url cannot be used"),
+    ],
+)
+def test_a_check_finds_what_a_node_would_fail_at(run: Run, text: str, named: str) -> None:
+    Path("medrega-pacs.toml").write_text(text)
+    status, out, err = run("config", "check")
+    assert (status, out) == (1, "")
+    assert named in err
+    assert "SECRET" not in err
+
+
 def test_shown_settings_give_themselves_again_and_hide_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("a.toml").write_text('[completion.per_calling_aet]\nCT1 = 90.5\n[[destinations]]\nname="p"\naet="P"\nport=1\n')
     status, out, _ = run("config", "show", "--config", "a.toml")
@@ -256,6 +272,12 @@ def test_a_study_is_listed_shown_cancelled_and_tried_again(run: Run) -> None:
     assert status == 1
     assert "nothing is under way" in err
     assert run("retry", "1.2.3")[1] == "the study is QUEUED\n"
+
+
+def test_the_longest_uid_is_listed_whole(run: Run, ledger: Ledger) -> None:
+    uid = "1.2." + "3" * 60
+    ledger.intake.record(ReceivedInstance(uid, "1.2.4", "1.2.7", "1.2.6", "1.2.840.10008.1.2", "CT1", "x.dcm"))
+    assert uid in run("studies")[1]
 
 
 def test_studies_of_an_empty_ledger(run: Run) -> None:
