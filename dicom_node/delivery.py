@@ -79,14 +79,14 @@ class Deliverer:
         try:
             target = self._settings.destination(destination)
         except SettingsError as error:
-            return [self._outcome(item, None, str(error), retry=False) for item in due]
+            return [self._outcome(item, None, error.explained, retry=False) for item in due]
         outcomes: list[Outcome] = []
         files: list[tuple[DueDelivery, StoredFile]] = []
         for item in due:
             try:
                 files.append((item, self._open(item)))
             except MedregaError as error:
-                outcomes.append(self._outcome(item, None, str(error), retry=False))
+                outcomes.append(self._outcome(item, None, error.explained, retry=False))
         waiting = iter([item for item, _ in files])
 
         def sent(result: SendResult) -> None:
@@ -107,7 +107,7 @@ class Deliverer:
                 on_result=sent,
             )
         except PeerError as error:
-            outcomes += [self._outcome(item, None, str(error), retry=error.retry) for item in waiting]
+            outcomes += [self._outcome(item, None, error.explained, retry=error.retry) for item in waiting]
         return outcomes
 
     def _open(self, item: DueDelivery) -> StoredFile:

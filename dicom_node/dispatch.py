@@ -34,6 +34,9 @@ def make_app(settings: Settings) -> Celery:
 class Dispatcher:
     """Sends messages for whatever the ledger says is due.
 
+    The ledger hears first: a worker may be done with a message before its sender has written that it sent one, and what
+    a crash or a broker that is away leaves unsent is taken for lost and sent again.
+
     Parameters
     ----------
     settings : Settings
@@ -63,8 +66,8 @@ class Dispatcher:
         if lost:
             log.warning("messages were lost and are sent again", queue=READING, messages=len(lost))
         for run_id in [*new, *lost]:
-            self._send(READ_TASK, READING, (run_id,), _reading_id(run_id))
             self._ledger.runs.dispatched([run_id])
+            self._send(READ_TASK, READING, (run_id,), _reading_id(run_id))
         self._ledger.runs.dispatched([run_id for run_id in old if run_id not in lost])
 
     def dispatch_deliveries(self) -> None:
@@ -81,8 +84,8 @@ class Dispatcher:
         if lost:
             log.warning("messages were lost and are sent again", queue=DELIVERY, messages=len(lost))
         for shipment in [*new, *lost]:
-            self._send(DELIVER_TASK, DELIVERY, shipment, _delivery_id(*shipment))
             self._ledger.deliveries.dispatched([shipment])
+            self._send(DELIVER_TASK, DELIVERY, shipment, _delivery_id(*shipment))
         self._ledger.deliveries.dispatched([shipment for shipment in old if shipment not in lost])
 
     def _sent_before(self) -> datetime:

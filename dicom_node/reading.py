@@ -148,7 +148,7 @@ class Reader:
             try:
                 plan = choose_plan(study, runtime.identity, plans.values())
             except PlanError as error:
-                raise _IgnoredError(str(error)) from None
+                raise _IgnoredError(str(error), advice=error.advice) from None
             begin = time.monotonic()
             try:
                 reading = read_study(
@@ -191,7 +191,7 @@ class Reader:
 
     def _conclude(self, claim: Claim, retry: bool | None, error: MedregaError) -> None:
         """End the attempt; `retry` is None where the node itself broke it off."""
-        reason = str(error)
+        reason = error.explained
         again = retry is None or (retry and claim.attempt < self._settings.reading.attempts)
         try:
             if retry is None:

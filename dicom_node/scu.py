@@ -23,7 +23,7 @@ from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.status import code_to_category
+from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, code_to_category
 
 from engine.errors import NodeError, NotDicomError, SettingsError
 
@@ -238,8 +238,10 @@ def _store(association: Association, file: StoredFile) -> SendResult:
     status = int(response.Status)
     if status == SUCCESS:
         return SendResult(file, status)
+    # The Standard's words; the peer's own comment may quote the data set.
+    words = STORAGE_SERVICE_CLASS_STATUS.get(status, ("", "not in the Standard"))[1]
     # 0xA7xx is out of resources (PS3.4 table B.2-1): the one refusal that passes by itself.
-    return SendResult(file, status, f"status 0x{status:04X}", retry=status & 0xFF00 == 0xA700)
+    return SendResult(file, status, f"status 0x{status:04X}, {words.lower()}", retry=status & 0xFF00 == 0xA700)
 
 
 def _batches(files: Sequence[StoredFile]) -> Iterator[tuple[list[StoredFile], list[PresentationContext]]]:

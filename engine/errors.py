@@ -42,6 +42,11 @@ class MedregaError(Exception):
         super().__init__(message)
         self.advice = advice
 
+    @property
+    def explained(self) -> str:
+        """The message, with the advice behind it where there is some."""
+        return f"{self} ({self.advice})" if self.advice else str(self)
+
 
 class SettingsError(MedregaError):
     """A setting is wrong."""

@@ -93,12 +93,18 @@ class Ledger(Part):
             ).all():
                 counts[uid] = counts.get(uid, 0) + count
                 callers.setdefault(uid, set()).add(aet)
+            late = session.execute(
+                select(Delivery.run_id, Delivery.destination, Delivery.reason)
+                .where(Delivery.state == DeliveryState.PENDING, Delivery.reason != "")
+                .order_by(Delivery.id.desc())
+            ).all()
+        held_up = {run_id: f"{destination}: {reason}" for run_id, destination, reason in late}
         now = self._clock()
         return [
             StudySummary(
                 study_instance_uid=study.study_instance_uid,
                 state=run.state,
-                reason=run.reason,
+                reason=held_up.get(run.id, run.reason),
                 run_id=run.id,
                 run_number=run.number,
                 instances=counts.get(study.study_instance_uid, 0),

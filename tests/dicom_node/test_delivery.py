@@ -13,6 +13,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComputedRadiographyImageStorage
 
 from dicom_node.delivery import PERMANENT_ATTEMPTS, Deliverer
+from dicom_node.dispatch import Dispatcher
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.records import DeliveryRecord, ReceivedInstance, StoredResult
 from dicom_node.receiver import Receiver
@@ -187,6 +188,25 @@ def test_a_host_name_that_does_not_resolve_is_tried_for_hours(tmp_path: Path, le
         clock.forward(3600)
     assert bench.state is State.DELIVERING
     assert "host name" in bench.deliveries[0].reason
+
+
+def test_a_worker_quicker_than_its_dispatcher_leaves_no_trace_of_a_message(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
+    bench = Bench(tmp_path, ledger, clock, free_port())
+
+    class AtOnce:
+        def send_task(self, _name: str, args: list[str], **_options: Any) -> None:
+            bench.deliverer.deliver(*args)
+
+    dispatcher = Dispatcher(bench.settings, ledger, AtOnce(), clock)  # type: ignore[arg-type]
+    dispatcher.dispatch_deliveries()
+    assert bench.deliveries[0].attempts == 1
+    clock.forward(3600)
+    assert ledger.deliveries.to_dispatch(clock()) == ([(bench.run_id, "pacs0")], [])
+    (summary,) = ledger.studies()
+    assert summary.reason.startswith("pacs0: PACS@127.0.0.1")
+    assert "is it running" in summary.reason
 
 
 def test_a_full_peer_is_tried_again(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
