@@ -150,11 +150,6 @@ class Children:
                     child.await_end(self._end_seconds)
 
 
-def python_child(name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:
-    """A child that runs a module with this Python; it makes itself die with its parent."""
-    return Child(name, [sys.executable, "-m", module, *arguments], environment)
-
-
-def foreign_child(name: str, command: Sequence[str]) -> Child:
-    """A child that runs another program, made to die with its parent first; it ends after the others."""
-    return Child(name, [sys.executable, "-m", "dicom_node.process", "{parent}", *command], ends_last=True)
+def tethered(command: Sequence[str]) -> list[str]:
+    """A command whose process dies with its parent from its first moment on, before it has loaded anything."""
+    return [sys.executable, "-m", "dicom_node.process", "{parent}", *command]

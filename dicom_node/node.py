@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ import structlog
 
 from dicom_node.adoption import adopt
 from dicom_node.broker import describe, is_embedded, server_command, wait_until_up
-from dicom_node.children import DRAIN_SECONDS, Children, foreign_child, python_child
+from dicom_node.children import DRAIN_SECONDS, Child, Children, tethered
 from dicom_node.dispatch import Dispatcher, make_app
 from dicom_node.ledger import Ledger
 from dicom_node.listener import Listener
@@ -88,7 +89,7 @@ class Node:
             adopt(spool, ledger)
         stack.callback(self._children.stop, DRAIN_SECONDS + 5)
         if self._front and is_embedded(settings):
-            self._children.add(foreign_child("broker", server_command(settings)))
+            self._children.add(Child("broker", tethered(server_command(settings)), ends_last=True))
         wait_until_up(settings)
         log.info("broker answers", broker=describe(settings))
         if self._workers:
@@ -96,7 +97,8 @@ class Node:
                 log.error("there is no such model; studies fail until there is one", model=settings.engine.model)
             environment = _environment(settings)
             for role in ("reading", "delivery"):
-                self._children.add(python_child(role, "dicom_node.tasks", (role, "{parent}"), environment))
+                command = [sys.executable, "-m", "dicom_node.tasks", role]
+                self._children.add(Child(role, tethered(command), environment))
         if self._front:
             dispatcher = Dispatcher(settings, ledger, make_app(settings))
             sweeper = Sweeper(settings, ledger, dispatcher)

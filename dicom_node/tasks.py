@@ -22,7 +22,6 @@ from dicom_node.children import DRAIN_SECONDS
 from dicom_node.dispatch import DELIVER_TASK, DELIVERY, READ_TASK, READING, Dispatcher, make_app
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
-from dicom_node.process import die_with_parent
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -107,10 +106,8 @@ def _keep_logging(**_arguments: Any) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m dicom_node.tasks ROLE PARENT``: a worker whose settings are in its environment."""
-    role, parent = arguments
-    die_with_parent(int(parent))
-    run_worker_role(Settings(), cast(Role, role))
+    """``python -m dicom_node.tasks ROLE``: a worker whose settings are in its environment."""
+    run_worker_role(Settings(), cast(Role, arguments[0]))
 
 
 if __name__ == "__main__":

@@ -158,6 +158,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> bool:
 MARKS = {"broker": "valkey-server", "reading": "tasks reading", "delivery": "tasks delivery"}
 
 
+def runs(pid: int) -> bool:
+    """Whether a process runs, and is not merely waiting to be forgotten."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Pacs(Receiver):
     """A receiver that counts how often each object arrives."""
 
@@ -225,7 +233,7 @@ class RunningNode:
         children = self.children().values()
         self.process.kill()
         self.process.wait()
-        assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 5)
+        assert wait_until(lambda: not any(map(runs, children)), 5)
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

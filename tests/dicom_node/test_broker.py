@@ -17,7 +17,7 @@ from dicom_node.broker import (
     socket_path,
     wait_until_up,
 )
-from dicom_node.children import Children, foreign_child
+from dicom_node.children import Child, Children, tethered
 from engine.errors import SettingsError
 
 
@@ -60,7 +60,7 @@ def test_another_kind_of_url_is_refused(tmp_path: Path) -> None:
 def test_the_embedded_server_comes_back_after_a_kill_with_what_it_had(tmp_path: Path) -> None:
     settings = node_settings(tmp_path)
     children = Children()
-    children.add(foreign_child("broker", server_command(settings)))
+    children.add(Child("broker", tethered(server_command(settings)), ends_last=True))
     try:
         wait_until_up(settings)
         with connect(settings) as connection:

@@ -3,16 +3,22 @@
 The node is the real one, ``medrega-pacs up`` in a process of its own, with its own workers and broker.
 """
 
+import gc
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
-from node_bench import Pacs, RunningNode, image, script, wait_until, written
+import pytest
+from node_bench import Pacs, RunningNode, image, runs, script, wait_until, written
 
 from dicom_node.broker import connect
 from dicom_node.ledger import State
 from dicom_node.scu import SendResult, StoredFile, send
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
 
 
 def arrived_once(node: RunningNode, pacs: Pacs, study: str) -> bool:
@@ -49,7 +55,15 @@ def _flushed(connection: Any) -> bool:
         return False
 
 
-def test_the_whole_node_killed_in_mid_association(node: RunningNode, pacs: Pacs, tmp_path: Path) -> None:
+def test_the_whole_node_killed_in_mid_association(pacs: Pacs, tmp_path: Path) -> None:
+    node = RunningNode(tmp_path, pacs, completion={"quiet_seconds": 2})
+    try:
+        _kill_in_mid_association(node, pacs, tmp_path)
+    finally:
+        node.stop()
+
+
+def _kill_in_mid_association(node: RunningNode, pacs: Pacs, tmp_path: Path) -> None:
     node.start()
     first = image()
     study, series = first.StudyInstanceUID, first.SeriesInstanceUID
@@ -68,13 +82,17 @@ def test_the_whole_node_killed_in_mid_association(node: RunningNode, pacs: Pacs,
     assert enough.wait(20)
     node.kill_all()
     sender.join(20)
+    assert not sender.is_alive()
+    # The library drops the socket of a peer that is gone without closing it; it goes here, not in another test.
+    assert wait_until(lambda: not any("RequestorThread" in thread.name for thread in threading.enumerate()), 10)
+    gc.collect()
     assert 10 <= len(acknowledged) < len(files)
     (node.settings.data.path / "incoming" / "half.part").write_bytes(b"half an image")
     node.start()
     assert list((node.settings.data.path / "incoming").iterdir()) == []
     known = {path.stem for path in (node.settings.data.path / "studies" / study).iterdir()}
     assert set(acknowledged) <= known
-    assert node.ledger.study(study).runs[0].instances == len(known)
+    assert node.ledger.study(study).runs[-1].instances == len(known)
     rest = [file for file in files if file.sop_instance_uid not in acknowledged]  # what a sender keeps, it sends again
     assert {result.status for result in send(rest, node.peer)} == {0}
     assert wait_until(lambda: _all_delivered(node, study, len(files)), 40)
@@ -116,4 +134,4 @@ def test_ctrl_c_drains_and_leaves_nothing_behind(node: RunningNode) -> None:
     assert node.process is not None
     node.process.send_signal(signal.SIGINT)
     assert node.process.wait(30) == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert not any(map(runs, children))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from node_bench import Clock, node_settings, received
 
 from dicom_node.broker import BrokerError, connect, server_command, wait_until_up, waiting_tasks
-from dicom_node.children import Children, foreign_child
+from dicom_node.children import Child, Children, tethered
 from dicom_node.completion import close_complete, is_complete, quiet_time
 from dicom_node.dispatch import DELIVERY, READING, Dispatcher, make_app
 from dicom_node.ledger import Ledger, State
@@ -24,7 +24,7 @@ QUIET = CompletionSettings(quiet_seconds=60, per_calling_aet={"CT1": 120})
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     node = node_settings(tmp_path_factory.mktemp("broker"), completion={"quiet_seconds": 60})
     children = Children()
-    children.add(foreign_child("broker", server_command(node)))
+    children.add(Child("broker", tethered(server_command(node)), ends_last=True))
     wait_until_up(node)
     yield node
     children.stop(5)
