@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -61,7 +62,7 @@ class Deliverer:
                     log.error("unexpected error", exc_info=error)
                     reason = f"unexpected error {type(error).__name__}"
                     outcomes = [self._outcome(item, None, reason, retry=False) for item in due]
-                state = self._ledger.deliveries.finish(run_id, destination, owner, outcomes)
+                state = self._ledger.deliveries.finish(run_id, destination, owner, _together(outcomes))
             except LeaseLostError as error:
                 log.warning("delivery given up", reason=str(error))
                 return
@@ -128,3 +129,9 @@ class Deliverer:
         # Jitter keeps studies that failed together from knocking together; no secret depends on it.
         delay *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         return Outcome(item.id, DeliveryState.PENDING, status, reason, now + timedelta(seconds=delay))
+
+
+def _together(outcomes: list[Outcome]) -> list[Outcome]:
+    """What is tried again is so at one time, and so in one association."""
+    latest = max((item.next_attempt_at for item in outcomes if item.next_attempt_at is not None), default=None)
+    return [replace(item, next_attempt_at=latest) if item.next_attempt_at else item for item in outcomes]

@@ -126,6 +126,7 @@ def test_a_destination_that_is_down_is_tried_with_growing_delays_until_it_is_bac
         assert bench.state is State.DELIVERING
         clock.forward(waits[-1] + 0.01)
     assert "cannot be reached" in bench.deliveries[0].reason
+    assert len({delivery.next_attempt_at for delivery in bench.deliveries}) == 1  # they go together
     for wait, expected in zip(waits, (10, 20, 40, 60, 60), strict=True):
         assert 0.8 * expected <= wait <= 1.2 * expected
     with Receiver(tmp_path / "pacs", port=port) as pacs:
