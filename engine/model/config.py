@@ -98,12 +98,15 @@ class MedregaConfig:
             config = cls._from_raw(raw)
         except KeyError as error:
             raise ModelError(f"{path} lacks {error}") from error
+        except ValueError as error:
+            raise ModelError(f"{path}: {error}") from error
         config._check(path)
         return config
 
     @classmethod
     def _from_raw(cls, raw: dict[str, Any]) -> MedregaConfig:
         vision, decoder = raw["vision_config"], raw["llm_config"]
+        _refuse_variants(vision, decoder)
         return cls(
             vision=VisionConfig(
                 hidden_size=vision["hidden_size"],
@@ -147,3 +150,21 @@ class MedregaConfig:
         for bad, reason in wrong:
             if bad:
                 raise ModelError(f"{path}: {reason}")
+
+
+def _refuse_variants(vision: dict[str, Any], decoder: dict[str, Any]) -> None:
+    """Refuse what Llama and InternViT configurations can say and this architecture does not do."""
+    head = decoder["hidden_size"] // decoder["num_attention_heads"]
+    known: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("llm_config.architectures", decoder.get("architectures"), (None, ["LlamaForCausalLM"])),
+        ("llm_config.rope_scaling", decoder.get("rope_scaling"), (None,)),
+        ("llm_config.attention_bias", decoder.get("attention_bias"), (None, False)),
+        ("llm_config.mlp_bias", decoder.get("mlp_bias"), (None, False)),
+        ("llm_config.hidden_act", decoder.get("hidden_act"), (None, "silu")),
+        ("llm_config.head_dim", decoder.get("head_dim"), (None, head)),
+        ("vision_config.hidden_act", vision.get("hidden_act"), (None, "gelu")),
+        ("vision_config.num_channels", vision.get("num_channels"), (None, 3)),
+    ]
+    for name, value, allowed in known:
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}, which this architecture does not have")

@@ -7,10 +7,7 @@ Cast in the graph, which ONNX Runtime folds once when it loads.
 
 from __future__ import annotations
 
-import json
-import struct
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +20,11 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 from engine.model.decoder import Cache
 from engine.model.medrega import Medrega
-from engine.model.weights import load_model, shards
+from engine.model.stored import Stored, stored_tensors
+from engine.model.weights import load_model
 
 OPSET: Final = 18
-_ONNX_TYPES: Final = {"BF16": TensorProto.BFLOAT16, "F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
+ONNX_TYPES: Final = {"BF16": TensorProto.BFLOAT16, "F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
 _SMALL: Final = 64
 """Constants up to this many elements (shapes, scales) stay in the graph."""
 
@@ -61,17 +59,6 @@ class _Decoder(nn.Module):
         return self.language_model.lm_head(hidden[:, -1]), keys, values
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Where a tensor lies in a safetensors file."""
-
-    file: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    length: int
-
-
 def export(folder: Path) -> None:
     """Write the three graphs of a checkpoint folder beside its weights.
 
@@ -85,7 +72,7 @@ def export(folder: Path) -> None:
     size, hidden = config.vision.image_size, config.decoder.hidden_size
     heads = (config.decoder.num_hidden_layers, 1, config.decoder.num_key_value_heads, 5, config.decoder.head_dim)
     batch, length, past = torch.export.Dim("batch"), torch.export.Dim("length"), torch.export.Dim("past")
-    stored = _stored(folder)
+    stored = stored_tensors(folder)
     parts: list[tuple[str, nn.Module, tuple[Tensor, ...], list[str], list[str], tuple[Any, ...]]] = [
         ("vision", _Vision(model), (torch.zeros(2, 3, size, size),), ["input"], ["encoder_output"], ({0: batch},)),
         ("embed", _Embed(model), (torch.zeros(1, 3, dtype=torch.long),), ["ids"], ["embeddings"], ({1: length},)),
@@ -116,32 +103,18 @@ def export(folder: Path) -> None:
             raise ModelError(f"the exporter gave no graph for {name}")
         proto = program.model_proto
         _point_at_weights(proto, model, stored)
-        _strip(proto)
+        strip(proto)
         onnx.save(proto, folder / f"{name}.onnx")
 
 
-def _strip(proto: onnx.ModelProto) -> None:
+def strip(proto: onnx.ModelProto) -> None:
     """Take out what the exporter notes about source lines: it holds this machine's paths and most of the bytes."""
     for item in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
         item.doc_string = ""
         del item.metadata_props[:]
 
 
-def _stored(folder: Path) -> dict[str, _Stored]:
-    found: dict[str, _Stored] = {}
-    for shard in shards(folder):
-        with shard.open("rb") as stream:
-            (head,) = struct.unpack("<Q", stream.read(8))
-            entries: dict[str, Any] = json.loads(stream.read(head))
-        for name, entry in entries.items():
-            if name != "__metadata__":
-                begin, end = entry["data_offsets"]
-                shape = tuple(entry["shape"])
-                found[name] = _Stored(shard.name, entry["dtype"], shape, 8 + head + begin, end - begin)
-    return found
-
-
-def _point_at_weights(proto: onnx.ModelProto, model: Medrega, stored: dict[str, _Stored]) -> None:
+def _point_at_weights(proto: onnx.ModelProto, model: Medrega, stored: dict[str, Stored]) -> None:
     """Replace every large initializer by a reference to the weights' file and a Cast, found by value."""
     by_bytes = {tensor.numpy().tobytes(): name for name, tensor in model.state_dict().items()}
     kept, casts = [], []
@@ -154,9 +127,9 @@ def _point_at_weights(proto: onnx.ModelProto, model: Medrega, stored: dict[str, 
         if name is None or stored[name].shape != array.shape:
             raise ModelError(f"the exported graph holds {tensor.name} {array.shape}, which is no tensor of the weights")
         place = stored[name]
-        outside = TensorProto(name=f"{tensor.name}.stored", data_type=_ONNX_TYPES[place.dtype], dims=place.shape)
+        outside = TensorProto(name=f"{tensor.name}.stored", data_type=ONNX_TYPES[place.dtype], dims=place.shape)
         outside.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", place.file), ("offset", place.offset), ("length", place.length)):
+        for key, value in (("location", place.file.name), ("offset", place.offset), ("length", place.length)):
             outside.external_data.add(key=key, value=str(value))
         kept.append(outside)
         casts.append(helper.make_node("Cast", [outside.name], [tensor.name], to=TensorProto.FLOAT))

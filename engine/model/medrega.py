@@ -9,15 +9,18 @@ from engine.model.decoder import Decoder
 from engine.model.vision import VisionModel, pixel_shuffle, projector
 
 
-class Medrega(nn.Module):
-    """The model. See `engine.model.weights` for loading it."""
+class VisionPart(nn.Module):
+    """What makes tokens of an image: vision tower, pixel shuffle, projector."""
 
     def __init__(self, config: MedregaConfig) -> None:
         super().__init__()
         self.config = config
         self.vision_model = VisionModel(config.vision)
         self.mlp1 = projector(config)
-        self.language_model = Decoder(config.decoder)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """See `image_tokens`."""
+        return self.image_tokens(pixels)
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
         """Images to decoder embeddings.
@@ -38,3 +41,11 @@ class Medrega(nn.Module):
         shuffled = pixel_shuffle(patches, config.downsample_ratio, config.ps_version)
         tokens: Tensor = self.mlp1(shuffled.flatten(1, 2))
         return tokens
+
+
+class Medrega(VisionPart):
+    """The model. See `engine.model.weights` for loading it."""
+
+    def __init__(self, config: MedregaConfig) -> None:
+        super().__init__(config)
+        self.language_model = Decoder(config.decoder)

@@ -15,6 +15,7 @@ from engine.model.weights import load_model
 from tests.engine.toy import write_toy
 
 torch.set_num_threads(1)
+LLAMA = {"hidden_size": 32, "num_attention_heads": 4}
 
 
 def _numpy_tower(weights: dict[str, np.ndarray], config: MedregaConfig, pixels: np.ndarray) -> np.ndarray:
@@ -24,6 +25,13 @@ def _numpy_tower(weights: dict[str, np.ndarray], config: MedregaConfig, pixels: 
 
     def rms(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + vision.layer_norm_eps) * weight
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        if vision.norm_type == "rms_norm":
+            return rms(x, w[name + ".weight"])
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + vision.layer_norm_eps)
+        return scaled * w[name + ".weight"] + w[name + ".bias"]
 
     def gelu(x: np.ndarray) -> np.ndarray:
         return 0.5 * x * (1 + erf(x / np.sqrt(2)))
@@ -44,7 +52,8 @@ def _numpy_tower(weights: dict[str, np.ndarray], config: MedregaConfig, pixels: 
     x = x + w["vision_model.embeddings.position_embedding"][0]
     for n in range(vision.num_hidden_layers):
         p = f"vision_model.encoder.layers.{n}."
-        q, k, v = np.split(rms(x, w[p + "norm1.weight"]) @ w[p + "attn.qkv.weight"].T, 3, -1)
+        bias = w[p + "attn.qkv.bias"] if vision.qkv_bias else 0.0
+        q, k, v = np.split(norm(x, p + "norm1") @ w[p + "attn.qkv.weight"].T + bias, 3, -1)
         if vision.qk_normalization:
             q, k = rms(q, w[p + "attn.q_norm.weight"]), rms(k, w[p + "attn.k_norm.weight"])
         size = vision.hidden_size // vision.num_attention_heads
@@ -54,7 +63,7 @@ def _numpy_tower(weights: dict[str, np.ndarray], config: MedregaConfig, pixels: 
             heads.append(softmax(q[:, part] @ k[:, part].T / np.sqrt(size)) @ v[:, part])
         out = np.concatenate(heads, -1) @ w[p + "attn.proj.weight"].T + w[p + "attn.proj.bias"]
         x = x + out * w[p + "ls1"]
-        hidden = gelu(rms(x, w[p + "norm2.weight"]) @ w[p + "mlp.fc1.weight"].T + w[p + "mlp.fc1.bias"])
+        hidden = gelu(norm(x, p + "norm2") @ w[p + "mlp.fc1.weight"].T + w[p + "mlp.fc1.bias"])
         x = x + (hidden @ w[p + "mlp.fc2.weight"].T + w[p + "mlp.fc2.bias"]) * w[p + "ls2"]
     grid = x[1:].reshape(side, side, -1)
     half = side // 2
@@ -71,9 +80,16 @@ def _numpy_tower(weights: dict[str, np.ndarray], config: MedregaConfig, pixels: 
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-@pytest.mark.parametrize("normalised", [True, False])
-def test_vision_tower_equals_a_written_out_forward(tmp_path: Path, version: str, normalised: bool) -> None:
-    write_toy(tmp_path, vision={"qk_normalization": normalised}, ps_version=version)
+@pytest.mark.parametrize(
+    "vision",
+    [
+        {"qk_normalization": True},
+        {"qk_normalization": False},
+        {"norm_type": "layer_norm", "qkv_bias": True, "qk_normalization": False},  # as the later, smaller towers
+    ],
+)
+def test_vision_tower_equals_a_written_out_forward(tmp_path: Path, version: str, vision: dict[str, object]) -> None:
+    write_toy(tmp_path, vision=vision, ps_version=version)
     model = load_model(tmp_path, device="cpu", dtype=torch.float32)
     pixels = np.random.default_rng(1).normal(size=(3, 56, 56))
     with torch.inference_mode():
@@ -147,6 +163,103 @@ def test_a_tensor_of_the_wrong_shape_is_named(tmp_path: Path) -> None:
         load_model(tmp_path, device="cpu", dtype=torch.float32)
 
 
+def test_tensors_have_the_names_and_shapes_of_published_checkpoints(tmp_path: Path) -> None:
+    """As the modules of InternVL's public source name them; the vision part is not named by transformers' own port."""
+    from safetensors import safe_open
+
+    tower = {
+        "embeddings.class_embedding": (1, 1, 24),
+        "embeddings.position_embedding": (1, 17, 24),
+        "embeddings.patch_embedding.weight": (24, 3, 14, 14),
+        "embeddings.patch_embedding.bias": (24,),
+    }
+    layers = {
+        **dict.fromkeys(("ls1", "ls2", "norm1.weight", "norm2.weight", "attn.q_norm.weight"), (24,)),
+        **dict.fromkeys(("attn.k_norm.weight", "attn.proj.bias", "mlp.fc2.bias"), (24,)),
+        "attn.qkv.weight": (72, 24),
+        "attn.proj.weight": (24, 24),
+        "mlp.fc1.weight": (48, 24),
+        "mlp.fc1.bias": (48,),
+        "mlp.fc2.weight": (24, 48),
+    }
+    projector = {
+        "0.weight": (96,),
+        "0.bias": (96,),
+        "1.weight": (32, 96),
+        "1.bias": (32,),
+        "3.weight": (32, 32),
+        "3.bias": (32,),
+    }
+    decoder = {
+        "input_layernorm.weight": (32,),
+        "post_attention_layernorm.weight": (32,),
+        "self_attn.q_proj.weight": (32, 32),
+        "self_attn.k_proj.weight": (16, 32),
+        "self_attn.v_proj.weight": (16, 32),
+        "self_attn.o_proj.weight": (32, 32),
+        "mlp.gate_proj.weight": (64, 32),
+        "mlp.up_proj.weight": (64, 32),
+        "mlp.down_proj.weight": (32, 64),
+    }
+    with safe_open(write_toy(tmp_path) / "model.safetensors", framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    vocabulary = MedregaConfig.from_folder(tmp_path).decoder.vocab_size
+    assert found == {
+        **{f"vision_model.{name}": shape for name, shape in tower.items()},
+        **{f"vision_model.encoder.layers.{n}.{name}": shape for n in range(2) for name, shape in layers.items()},
+        **{f"mlp1.{name}": shape for name, shape in projector.items()},
+        "language_model.model.embed_tokens.weight": (vocabulary, 32),
+        **{f"language_model.model.layers.{n}.{name}": shape for n in range(2) for name, shape in decoder.items()},
+        "language_model.model.norm.weight": (32,),
+        "language_model.lm_head.weight": (vocabulary, 32),
+    }
+
+
+def test_shards_give_the_same_model_as_one_file(tmp_path: Path) -> None:
+    one = load_model(write_toy(tmp_path / "one"), device="cpu", dtype=torch.float32).state_dict()
+    three = load_model(write_toy(tmp_path / "three", shards=3), device="cpu", dtype=torch.float32).state_dict()
+    assert one.keys() == three.keys()
+    assert all(torch.equal(one[name], three[name]) for name in one)
+
+
+def test_an_unknown_tensor_is_named_and_stored_rotary_frequencies_are_not_read(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(write_toy(tmp_path) / "model.safetensors")
+    weights["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(weights, tmp_path / "model.safetensors")
+    load_model(tmp_path, device="cpu", dtype=torch.float32)
+    weights["vision_model.extra"] = torch.ones(4)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"vision_model\.extra is not part"):
+        load_model(tmp_path, device="cpu", dtype=torch.float32)
+
+
+def test_a_model_that_does_not_fit_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine import resources
+
+    write_toy(tmp_path)
+    monkeypatch.setattr(resources, "available_memory", lambda: 1000)
+    with pytest.raises(ModelError, match=r"needs [0-9.]+ KB of memory, and 1\.0 KB are free"):
+        load_model(tmp_path, device="cpu", dtype=torch.float32)
+
+
+def test_free_memory_is_what_the_system_says() -> None:
+    from engine.resources import available_memory, readable
+
+    free = available_memory()
+    assert free is None or 10**6 < free < 10**15
+    assert [readable(size) for size in (12, 1500, 80_200_000_000)] == ["12 B", "1.5 KB", "80.2 GB"]
+
+
+@pytest.mark.parametrize("cut", [3, 60, 5000])
+def test_a_broken_shard_is_named(tmp_path: Path, cut: int) -> None:
+    path = write_toy(tmp_path) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ModelError, match=r"model\.safetensors is broken"):
+        load_model(tmp_path, device="cpu", dtype=torch.float32)
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     write_toy(tmp_path)
     index = '{"weight_map": {"mlp1.3.bias": "model-00002-of-00002.safetensors"}}'
@@ -162,6 +275,9 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         ({"downsample_ratio": 0.4}, "downsample"),
         ({"ps_version": "v3"}, "ps_version"),
         ({"llm_config": {}}, "hidden_size"),
+        ({"llm_config": LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}}}, "rope_scaling"),
+        ({"llm_config": LLAMA | {"attention_bias": True}}, "attention_bias"),
+        ({"llm_config": LLAMA | {"architectures": ["InternLM2ForCausalLM"]}}, "InternLM2"),
     ],
 )
 def test_a_configuration_of_another_architecture_is_refused(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from engine.model.config import MedregaConfig
 from engine.model.medrega import Medrega
@@ -14,8 +15,16 @@ from engine.model.tokenizer import Tokenizer
 from engine.phantom import folder as checkpoint
 
 
-def write_toy(folder: Path, *, seed: int = 0, vision: dict[str, Any] | None = None, **top: Any) -> Path:
-    """Write a checkpoint folder; `vision` and `top` override its configuration."""
+def write_toy(
+    folder: Path,
+    *,
+    seed: int = 0,
+    vision: dict[str, Any] | None = None,
+    decoder: dict[str, Any] | None = None,
+    shards: int = 1,
+    **top: Any,
+) -> Path:
+    """Write a checkpoint folder; `vision`, `decoder` and `top` override its configuration."""
     checkpoint.write_tokenizer(folder, texts=300)
     config = {
         "model_type": "internvl_chat",
@@ -45,6 +54,7 @@ def write_toy(folder: Path, *, seed: int = 0, vision: dict[str, Any] | None = No
             "rms_norm_eps": 1e-5,
             "rope_theta": 10000.0,
             "max_position_embeddings": 512,
+            **(decoder or {}),
         },
         **top,
     }
@@ -54,4 +64,19 @@ def write_toy(folder: Path, *, seed: int = 0, vision: dict[str, Any] | None = No
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, mean=0.1 if parameter.ndim == 1 else 0.0, std=0.3)
     checkpoint.write_weights(folder, model)
+    if shards > 1:
+        reshard(folder, shards)
     return folder
+
+
+def reshard(folder: Path, count: int) -> None:
+    """Spread the one weights file over several with an index, as large checkpoints are."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    where = {}
+    for number in range(count):
+        name = f"model-{number + 1:05}-of-{count:05}.safetensors"
+        part = {key: weights[key] for key in sorted(weights)[number::count]}
+        save_file(part, folder / name, metadata={"format": "pt"})
+        where |= dict.fromkeys(part, name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))

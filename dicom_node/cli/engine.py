@@ -1,0 +1,242 @@
+"""``engine``: ask a model, look at it, check it, compile it."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dicom_node.cli.common import console, examples, print_error
+from engine.errors import MedregaError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from engine.runtime import Rgb
+
+app = typer.Typer(
+    help="Ask a model, look at it, check it, compile it.",
+    no_args_is_help=True,
+    epilog=examples("engine info", 'engine ask --image image.dcm --question "Describe the image."'),
+)
+
+
+class AskRuntime(StrEnum):
+    """Runtimes that a question can be asked with."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+    TENSORRT_LLM = "tensorrt_llm"
+
+
+class Dtype(StrEnum):
+    """Types of a compiled decoder's weights."""
+
+    BF16 = "bf16"
+    FP8 = "fp8"
+    INT4_AWQ = "int4-awq"
+
+
+class Until(StrEnum):
+    """Steps of a compile."""
+
+    SPLIT = "split"
+    ONNX = "onnx"
+    CHECKPOINT = "checkpoint"
+    ENGINE = "engine"
+
+
+def _progress() -> Progress:
+    """Progress in bytes, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A shipped name, a checkpoint's folder, or a compile's output folder.")
+]
+
+
+@app.command(
+    epilog=examples(
+        'engine ask --image image.dcm --question "Please locate <ref>disc</ref> in this X-ray image."',
+        'engine ask --model MedRegA --runtime torch --image a.png --question "<image>\\nDescribe the image." --json',
+    )
+)
+def ask(
+    image: Annotated[
+        Path, typer.Option("--image", metavar="FILE", exists=True, dir_okay=False, help="PNG, JPEG or DICOM.")
+    ],
+    question: Annotated[
+        str,
+        typer.Option(
+            "--question",
+            metavar="TEXT",
+            help="The user's words, with <image> where the image stands; else the image and a newline come first.",
+        ),
+    ],
+    model: Annotated[str, typer.Option("--model", metavar="DIR", help="A shipped name or a folder.")] = "phantom",
+    runtime: Annotated[AskRuntime, typer.Option("--runtime", help="What runs it.")] = AskRuntime.ONNX,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer.")] = 400,
+    frame: Annotated[
+        int, typer.Option("--frame", metavar="N", min=1, help="Which frame of a DICOM object; the first is 1.")
+    ] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help='Print {"answer", "token_ids", "prompt_token_ids"}, special tokens kept.')
+    ] = False,
+) -> None:
+    """Ask a model one question about one image, in the model's own template.
+
+    The answer keeps its special tokens: <ref>disc</ref><box>[[1, 2, 3, 4]]</box>.
+    """
+    from engine.runtime import load_runtime
+
+    if question.count("<image>") > 1:
+        raise typer.BadParameter("a question holds <image> once", param_hint="--question")
+    if "<image>" not in question:
+        question = f"<image>\n{question}"
+    pixels = _read_image(image, frame - 1)
+    loaded = load_runtime(runtime, model)
+    try:
+        answer = loaded.ask(pixels, question, max_new_tokens=max_new_tokens)
+    finally:
+        loaded.close()
+    if as_json:
+        said = {
+            "answer": answer.text,
+            "token_ids": list(answer.token_ids),
+            "prompt_token_ids": list(answer.prompt_token_ids),
+        }
+        typer.echo(json.dumps(said, ensure_ascii=False))
+    else:
+        typer.echo(answer.text)
+
+
+def _read_image(path: Path, frame: int) -> Rgb:
+    """An image as a person sees it: a DICOM frame rendered, a picture decoded to RGB."""
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    from engine.errors import NotAnImageError, UndecodableError
+    from engine.imaging import render_frame
+    from engine.study import load_instance
+
+    with path.open("rb") as stream:
+        begin = stream.read(8)
+    if not begin.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        instance = load_instance(path)
+        if not 0 <= frame < instance.number_of_frames:
+            raise NotAnImageError(f"there is no frame {frame + 1}: the object has {instance.number_of_frames}")
+        return render_frame(instance, frame).rgb
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise UndecodableError("the picture has more than 8 bits, and nothing says how to show them")
+            return np.asarray(picture.convert("RGB"))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise UndecodableError(f"the picture cannot be decoded: {type(error).__name__}") from error
+
+
+@app.command(epilog=examples("engine info", "engine info MedRegA --json", "engine info compiled"))
+def info(
+    model: ModelArgument = "phantom",
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what a model is: its sizes, weights, the memory it needs, and how it was compiled."""
+    from engine.compile.inspection import describe
+    from engine.runtime import model_path
+
+    described = describe(model_path(model))
+    if as_json:
+        typer.echo(json.dumps(described, ensure_ascii=False))
+        return
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for name, value in described.items():
+        table.add_row(name.replace("_", " "), str(value))
+    console().print(table)
+
+
+@app.command(epilog=examples("engine check", "engine check MedRegA", "engine check compiled"))
+def check(model: ModelArgument = "phantom") -> None:
+    """Check a model: names and shapes of its tensors, its tokenizer; of a compile, the digest of every file.
+
+    Exit status 1, and what is wrong, if something is.
+    """
+    from engine.compile.inspection import check_model
+    from engine.runtime import model_path
+
+    with _progress() as bar:
+        task = bar.add_task("check", total=None)
+        faults = check_model(model_path(model), lambda _, done, total: bar.update(task, completed=done, total=total))
+    for fault in faults:
+        print_error(fault)
+    if faults:
+        raise typer.Exit(1)
+    console().print(f"{model} is complete")
+
+
+@app.command(
+    name="compile",
+    epilog=examples(
+        "engine compile --checkpoint MedRegA --out compiled",
+        "engine compile --checkpoint MedRegA --out compiled --tensor-parallel 2 --until checkpoint",
+    ),
+)
+def compile_(
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", metavar="DIR", help="A MedRegA folder (internvl_chat), or a shipped name.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets the engine and its manifest.json.")],
+    dtype: Annotated[
+        Dtype, typer.Option("--dtype", help="Of the decoder; fp8 and int4-awq are calibrated on a GPU host.")
+    ] = Dtype.BF16,
+    tensor_parallel: Annotated[
+        int, typer.Option("--tensor-parallel", metavar="N", help="GPUs that share the decoder: 1, 2, 4 or 8.")
+    ] = 1,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", metavar="N", min=1, help="Questions answered at the same time.")
+    ] = 8,
+    until: Annotated[
+        Until, typer.Option("--until", help="The last step; all but engine run without a GPU.")
+    ] = Until.ENGINE,
+) -> None:
+    """Compile MedRegA for TensorRT-LLM: split, vision to ONNX, TensorRT-LLM checkpoint, engines.
+
+    Each step is recorded in DIR/manifest.json. A compile that was stopped goes on with the same command.
+    """
+    from engine.compile import CompileSettings, compile_model
+    from engine.runtime import model_path
+
+    settings = CompileSettings(dtype.value, tensor_parallel, max_batch)
+    last: Literal["split", "onnx", "checkpoint", "engine"] = until.value
+    with _progress() as bar:
+        tasks: dict[str, int] = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step, total=total)
+            bar.update(bar.task_ids[tasks[step]], completed=done, total=total)
+
+        manifest = compile_model(model_path(str(checkpoint)), out, settings, last, report)
+    steps = ", ".join(step for step, record in manifest.record["steps"].items() if record.get("done"))
+    console().print(f"{out}: {steps} done, digest {manifest.digest}")
+    difference = manifest.record["steps"].get("onnx", {}).get("largest_difference")
+    if difference is not None:
+        console().print(f"The vision graph differs from PyTorch by at most {difference:.1e} of its largest value")
+    parted = manifest.record["steps"].get("engine", {}).get("self_test")
+    if parted:
+        raise MedregaError(f"the engine answers {len(parted)} questions of the self test otherwise than PyTorch")
