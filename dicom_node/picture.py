@@ -13,7 +13,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.findings import Box, Finding, ImageRead, StudyReading
+from engine.findings import Box, ImageRead
 from engine.imaging import render_frame
 from engine.study import Instance, Study
 
@@ -35,20 +35,6 @@ class Mark:
     frame: int
     box: Box
     name: str
-
-
-def marks_of(reading: StudyReading) -> list[Mark]:
-    """The boxes of a reading, named in English with their certainty."""
-    return [
-        Mark(region.sop_instance_uid, region.frame, region.box, _named(finding))
-        for finding in reading.findings
-        for region in finding.regions
-    ]
-
-
-def _named(finding: Finding) -> str:
-    name = finding.names.get("en") or finding.label
-    return name if finding.certainty is None else f"{name} {finding.certainty:.2f}"
 
 
 def draw_overlay(study: Study, images: Sequence[ImageRead], marks: Sequence[Mark], *, note: str = "") -> Image.Image:
@@ -85,7 +71,7 @@ def draw_overlay(study: Study, images: Sequence[ImageRead], marks: Sequence[Mark
         panels = [Image.new("RGB", (MIN_SIDE * 2, MIN_SIDE // 2))]
         note = "No image was read. " + note
     elif not marked:
-        note = "No finding. " + note
+        note = "Nothing is marked. " + note
     if len(chosen) > len(shown):
         note = f"{len(chosen) - len(shown)} more images with findings are not shown. {note}"
     return _below(_grid(panels, columns), note.strip())

@@ -10,12 +10,19 @@ from pydicom.dataset import Dataset
 from dicom_node.picture import Mark, draw_overlay
 from dicom_node.readback import regions_of_sr
 from dicom_node.report import report_text
-from engine.findings import Language, StudyReading
+from engine.findings import Language, RunState, StudyReading
 from engine.study import Study
 from sr_writer import dump, kind_of
 
 COMMISSIONING_NOTE = "Commissioning model: not for clinical use."
 RESEARCH_NOTE = "AI result, not verified: not for diagnosis."
+_UNMARKED = {
+    RunState.FINDINGS: "What was found has no place in the image. ",
+    RunState.NO_FINDINGS: "No finding. ",
+    RunState.UNUSABLE: "No usable answer: this does not say that there is nothing. ",
+    RunState.NOT_RUN: "",  # the picture itself says that no image was read
+}
+"""Why nothing is marked; an answer that cannot be used is never the same as no finding."""
 
 
 def write_results_folder(
@@ -55,5 +62,7 @@ def write_pages(
         for region in regions_of_sr(result)
     ]
     note = COMMISSIONING_NOTE if reading.model.commissioning else RESEARCH_NOTE
+    if not marks:
+        note = f"{_UNMARKED[reading.state]}{note}"
     draw_overlay(study, reading.images, marks, note=note).save(folder / "overlay.png")
     (folder / "report.txt").write_text(report_text(reading, languages), encoding="utf-8")

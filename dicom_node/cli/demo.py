@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets a folder a study.")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Gets a folder a study.")] = Path(
+        "demo-output"
+    ),
     runtime: Annotated[str, typer.Option(hidden=True)] = "onnx",
     model: Annotated[str, typer.Option(hidden=True)] = "phantom",
 ) -> None:

@@ -33,7 +33,10 @@ def register(app: typer.Typer) -> None:
 
 def read(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", exists=True, help="Files or folders.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets a folder a study, named by its study UID.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", file_okay=False, help="Gets a folder a study, named by its study UID."),
+    ],
     language: Annotated[ReportLanguage, typer.Option("--language", help="Language of the results.")] = (
         ReportLanguage.BOTH
     ),
@@ -102,7 +105,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def phantom(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets the studies and truth.json.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Gets the studies and truth.json.")
+    ],
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="How many studies.")] = 8,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The same seed gives the same studies.")] = 1,
 ) -> None:
