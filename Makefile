@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check-peers phantom-model clean
+.PHONY: help setup demo test viewers lint check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -21,6 +21,12 @@ demo: .venv/.setup ## run the main job end to end and show its results (demo-out
 test: .venv/.test check-peers ## lint, type check and run all tests; installs Debian packages if it may
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
+
+# make test does without these: they need a browser, npm and a download of 50 MB.
+viewers: PEERS := chromium fonts-dejavu-core orthanc orthanc-dicomweb
+viewers: .venv/.viewers check-peers ## open results in OHIF over Orthanc; renews deploy/images/viewers
+	@command -v npm >/dev/null || { echo "npm is needed to fetch OHIF: install Node.js (nodejs, npm)"; exit 1; }
+	$(BIN)/pytest tests/viewers
 
 lint: .venv/.test ## ruff and mypy
 	$(BIN)/ruff check .
@@ -49,6 +55,10 @@ clean: ## remove what the targets made, and the virtual environment
 .venv/.test: .venv/.setup
 	@echo "Installing what the tests need into .venv (the first time some minutes, most of it downloads)"
 	$(BIN)/pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable ".[test]"
+	@touch $@
+
+.venv/.viewers: .venv/.test
+	$(BIN)/pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable ".[viewers]"
 	@touch $@
 
 check-peers: # the real peers that the tests talk to
