@@ -107,7 +107,7 @@ def ask(
         raise typer.BadParameter("a question holds <image> once", param_hint="--question")
     if "<image>" not in question:
         question = f"<image>\n{question}"
-    pixels = _read_image(image, frame - 1)
+    pixels = _read_image(image, frame)
     loaded = load_runtime(runtime, model)
     try:
         answer = loaded.ask(pixels, question, max_new_tokens=max_new_tokens)
@@ -129,17 +129,14 @@ def _read_image(path: Path, frame: int) -> Rgb:
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
-    from engine.errors import NotAnImageError, UndecodableError
+    from engine.errors import UndecodableError
     from engine.imaging import render_frame
     from engine.study import load_instance
 
     with path.open("rb") as stream:
         begin = stream.read(8)
     if not begin.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        instance = load_instance(path)
-        if not 0 <= frame < instance.number_of_frames:
-            raise NotAnImageError(f"there is no frame {frame + 1}: the object has {instance.number_of_frames}")
-        return render_frame(instance, frame).rgb
+        return render_frame(load_instance(path), frame).rgb
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             if picture.mode.startswith(("I", "F")):
