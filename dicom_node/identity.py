@@ -85,9 +85,14 @@ def identify(dataset: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
     for name, uid in (("Study", study), ("Series", series)):
         if not uid:
             raise RefusedError(f"the data set has no {name} Instance UID", DOES_NOT_MATCH)
-    if not all(_UID.fullmatch(uid) and uid.strip(".") for uid in uids if uid):
+    if not all(is_uid(uid) for uid in uids if uid):
         raise RefusedError("a UID of the data set is not made of digits and dots, at most 64", DOES_NOT_MATCH)
     return Identity(study, series, sop_instance, sop_class, own)
+
+
+def is_uid(uid: str) -> bool:
+    """Whether a UID is made of digits and dots, at most 64 (PS3.5 9.1), and so can name a file."""
+    return bool(_UID.fullmatch(uid) and uid.strip("."))
 
 
 def _is_own(item: Dataset) -> bool:

@@ -17,7 +17,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AssociationServer
 
-from dicom_node.identity import DOES_NOT_MATCH, Identity, RefusedError, identify
+from dicom_node.identity import DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
 from dicom_node.settings import ListenerSettings
@@ -196,6 +196,8 @@ class Listener:
         identity = identify(dataset, transfer_syntax)
         sop_class = str(request.AffectedSOPClassUID)
         sop_instance = str(request.AffectedSOPInstanceUID)
+        if not is_uid(sop_instance):
+            raise RefusedError("the request's SOP Instance UID is no UID", DOES_NOT_MATCH)
         if identity.sop_class_uid not in ("", sop_class) or identity.sop_instance_uid not in ("", sop_instance):
             raise RefusedError("the data set's SOP Class or Instance UID is not the request's", DOES_NOT_MATCH)
         if self._is_own(identity, sop_instance):

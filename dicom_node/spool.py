@@ -76,6 +76,7 @@ class Spool:
         self._incoming = self.root / "incoming"
         self._studies = self.root / "studies"
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._folders = threading.Lock()
         with _full_disk_told():
             for folder in (self.root, self._incoming, self._studies, self.root / "readings", self.root / "results"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,10 +128,11 @@ class Spool:
             temporary = self._incoming / f"{secrets.token_hex(16)}.part"
             try:
                 _write(temporary, (_PREAMBLE, _encoded(meta), dataset))
-                with self._locks[hash((study_instance_uid, sop_instance_uid)) % _LOCKS]:
+                with self._folders:  # nobody may count on a folder before its maker has synced it
                     if not folder.is_dir():
                         folder.mkdir(mode=0o700, exist_ok=True)
                         _sync_folder(self._studies)
+                with self._locks[hash((study_instance_uid, sop_instance_uid)) % _LOCKS]:
                     stored, target = self._place(folder, sop_instance_uid, dataset)
                     if stored is not Stored.SAME:
                         temporary.rename(target)

@@ -62,6 +62,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away, as `head` does; nobody is left to tell
         sys.exit(1)
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        print_error(f"{error.strerror or type(error).__name__}{place}", "check the disk, the path and its permissions")
+        sys.exit(1)
     except Exception as error:  # the outermost boundary: a traceback would quote values of data sets
         from dicom_node.logs import describe
 

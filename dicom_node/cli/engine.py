@@ -231,9 +231,12 @@ def compile_(
         manifest = compile_model(model_path(str(checkpoint)), out, settings, last, report)
     steps = ", ".join(step for step, record in manifest.record["steps"].items() if record.get("done"))
     console().print(f"{out}: {steps} done, digest {manifest.digest}")
-    difference = manifest.record["steps"].get("onnx", {}).get("largest_difference")
-    if difference is not None:
-        console().print(f"The vision graph differs from PyTorch by at most {difference:.1e} of its largest value")
+    onnx = manifest.record["steps"].get("onnx", {})
+    if onnx.get("done") and onnx["largest_difference"] is None:
+        console().print("The vision graph was not held against PyTorch: there is not enough memory for both")
+    elif onnx.get("done"):
+        largest = onnx["largest_difference"]
+        console().print(f"The vision graph differs from PyTorch by at most {largest:.1e} of its largest value")
     parted = manifest.record["steps"].get("engine", {}).get("self_test")
     if parted:
         raise MedregaError(f"the engine answers {len(parted)} questions of the self test otherwise than PyTorch")

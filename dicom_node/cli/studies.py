@@ -78,7 +78,7 @@ def retry(uid: UidArgument, config: ConfigOption = None) -> None:
 
 
 def cancel(uid: UidArgument, config: ConfigOption = None) -> None:
-    """Stop a study wherever it is; what was delivered stays delivered."""
+    """Stop a study wherever it is; what was delivered stays delivered, and a later image opens it anew."""
     with _ledger(config) as ledger:
         ledger.cancel(uid)
     console().print("the study is CANCELLED")

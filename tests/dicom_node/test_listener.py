@@ -159,7 +159,7 @@ def test_data_sets_that_cannot_be_taken_are_refused_with_a_reason(scp: Scp, tmp_
     def encoded(**elements: object) -> bytes:
         buffer = DicomBytesIO()
         buffer.is_implicit_VR, buffer.is_little_endian = True, True
-        write_dataset(buffer, image(SOPInstanceUID="1.2.3.4", **elements))
+        write_dataset(buffer, image(**{"SOPInstanceUID": "1.2.3.4", **elements}))
         return buffer.getvalue()
 
     association = scp.associate()
@@ -175,6 +175,8 @@ def test_data_sets_that_cannot_be_taken_are_refused_with_a_reason(scp: Scp, tmp_
         assert answer.Status == status
         assert reason in answer.ErrorComment
     assert store(association, tmp_path, encoded(), sop="1.2.3.5").Status == 0xA900
+    # One without a UID of its own, under a UID that could name no file: for good, not for later.
+    assert store(association, tmp_path, encoded(SOPInstanceUID=None), sop="..").Status == 0xA900
     assert (
         store(association, tmp_path, encoded(SOPClassUID=None)).Status == 0
     )  # the command names it: some senders leave it out
