@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,12 +12,13 @@ from typing import Any, Final, Literal
 from engine.compile import engines, vision
 from engine.compile.checkpoint import check_parallel, checkpoint_outputs
 from engine.compile.manifest import STEPS, Manifest, Output, Report, Step
-from engine.compile.split import split_outputs
+from engine.compile.split import LANGUAGE, split_outputs
 from engine.compile.streams import file_digest
 from engine.errors import ModelError
 from engine.model.config import MedregaConfig
 from engine.model.stored import Stored, shards, stored_tensors
 from engine.model.tokenizer import TOKENIZER_FILES, Tokenizer
+from engine.resources import require_disk
 
 DTYPES: Final = ("bf16", "fp8", "int4-awq")
 _BRANCHES: Final = ("llava", "vila", "exaone")
@@ -74,6 +76,7 @@ def compile_model(source: Path, out: Path, settings: CompileSettings, until: Ste
     out.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(out)
     with manifest.locked():
+        _require_room(manifest, stored, until)
         manifest.begin(_digests(source, report), asdict(settings), _versions())
         for step in STEPS[: STEPS.index(until) + 1]:
             _run(step, source, manifest, settings, config, stored, report)
@@ -112,6 +115,16 @@ def check_vocabulary(config: MedregaConfig, tokenizer: Tokenizer) -> None:
     """
     if tokenizer.size > config.decoder.vocab_size:
         raise ModelError(f"the tokenizer has {tokenizer.size} ids, the model {config.decoder.vocab_size}")
+
+
+def _require_room(manifest: Manifest, stored: dict[str, Stored], until: Step) -> None:
+    """Ask for the disk of all steps before the first: the parts, the checkpoint and the engines are copies."""
+    whole = sum(place.length for place in stored.values())
+    decoder = sum(math.prod(place.shape) * 2 for name, place in stored.items() if name.startswith(LANGUAGE))
+    copies = {"split": whole, "onnx": 0, "checkpoint": decoder, "engine": whole}
+    there = sum(record["bytes"] for record in manifest.outputs().values())
+    needed = sum(copies[step] for step in STEPS[: STEPS.index(until) + 1]) - there
+    require_disk(manifest.folder, needed, f"compiling until step {until}")
 
 
 def _run(

@@ -106,6 +106,8 @@ class Manifest:
         if source != self.record["source"]:
             for step in self.record["steps"].values():
                 step["done"] = False
+        for part in self.folder.rglob("*.part"):
+            part.unlink()  # of a compile that was killed
         self.record.update(source=source, settings=settings, versions=versions)
         self._save()
 
