@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from peers import Orthanc
-from playwright.sync_api import Browser
+from playwright.sync_api import BrowserContext
 from pydicom.dataset import Dataset
 from viewer_cases import CASES, Case
 from viewer_page import OhifPage, Placement
@@ -84,7 +84,7 @@ def inside_boxes(shape: tuple[int, int], boxes: list[Box], margin: float) -> NDA
 
 @pytest.mark.parametrize("name", cases(ct_not_square=NOT_SQUARE))
 def test_rectangles_of_the_report_are_where_the_reading_has_them(
-    name: str, stored: dict[str, Case], browser: Browser, site: str, tmp_path: Path
+    name: str, stored: dict[str, Case], browser: BrowserContext, site: str, tmp_path: Path
 ) -> None:
     case = stored[name]
     with OhifPage.open(browser, site, case.study.study_instance_uid, tmp_path / "failed.png") as ohif:
@@ -103,7 +103,7 @@ def test_rectangles_of_the_report_are_where_the_reading_has_them(
 
 @pytest.mark.parametrize("name", cases(phantom_padded=PADDED))
 def test_segments_are_where_the_reading_has_them(
-    name: str, stored: dict[str, Case], browser: Browser, site: str, tmp_path: Path
+    name: str, stored: dict[str, Case], browser: BrowserContext, site: str, tmp_path: Path
 ) -> None:
     case = stored[name]
     with OhifPage.open(browser, site, case.study.study_instance_uid, tmp_path / "failed.png") as ohif:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from engine.imaging import render_frame
 from engine.phantom import scenes
 from engine.phantom.drawing import draw
 from engine.phantom.evaluate import mammogram_paths
-from engine.phantom.studies import truth_boxes, write_phantoms
+from engine.phantom.studies import phantom as draw_phantom
+from engine.phantom.studies import truth_boxes
 from engine.plan import choose_plan
 from engine.reader import read_study
 from engine.runtime import Rgb, load_runtime
@@ -53,39 +54,45 @@ def _written(study: Study, read: StudyReading) -> Case:
 
 
 def _padded(case: Case) -> bool:
-    """Whether a segmentation's bits end in a byte of padding (PS3.5 8.1.1: values have an even length)."""
+    """Whether a segmentation's bits end in a byte of padding (PS3.5 7.1.1: values have an even length)."""
     segmentations = [one for one in case.results if one.Modality == "SEG"]
     bits = [one.Rows * one.Columns * int(one.NumberOfFrames) for one in segmentations]
     return any(len(one.PixelData) != -(-count // 8) for one, count in zip(segmentations, bits, strict=True))
 
 
-def _read(paths: Sequence[Path], *, padded: bool, findings: int = 1) -> Case:
-    """Read by the commissioning model that ships; the first study in which it finds as much."""
+def _read(studies: Iterable[Path], *, padded: bool, findings: int = 1) -> Case:
+    """Read by the commissioning model that ships; the first study, each of one file, in which it finds as much."""
     runtime = load_runtime("onnx", "phantom", threads=1)
-    studies, broken = load_studies(paths)
-    assert not broken
-    for study in studies:
+    for path in studies:
+        (study,), _ = load_studies([path])
         read = read_study(study, choose_plan(study, runtime.identity), runtime)
         if len(read.findings) >= findings and _padded(case := _written(study, read)) == padded:
             return case
     raise AssertionError("the commissioning model found too little in all of the studies")
 
 
+def _phantoms(folder: Path) -> Iterator[Path]:
+    """Breast phantoms, one at a time."""
+    for number in range(1, 40, 2):
+        dataset, _ = draw_phantom(20, number)
+        path = folder / f"{number}.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        yield path
+
+
 def phantom(folder: Path) -> Case:
     """A phantom radiograph, read by the model that ships."""
-    write_phantoms(folder, 24, 20)
-    return _read(sorted(folder.glob("*.dcm")), padded=False, findings=2)
+    return _read(_phantoms(folder), padded=False, findings=2)
 
 
 def phantom_padded(folder: Path) -> Case:
     """Another, of a size for which the segmentation's bits end in a byte of padding."""
-    write_phantoms(folder, 24, 20)
-    return _read(sorted(folder.glob("*.dcm")), padded=True, findings=2)
+    return _read(_phantoms(folder), padded=True, findings=2)
 
 
 def mammogram(_: Path) -> Case:
     """A mammogram of the package of that name, read by the model that ships."""
-    return _read(list(mammogram_paths()), padded=False)
+    return _read(mammogram_paths(), padded=False)
 
 
 def _drawn(

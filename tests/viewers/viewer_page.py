@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import BrowserContext, Page
 from pydicom.dataset import Dataset
 
 from engine.findings import Box
@@ -99,9 +99,9 @@ class OhifPage:
 
     @classmethod
     @contextmanager
-    def open(cls, browser: Browser, site: str, study_instance_uid: str, failed: Path) -> Iterator[OhifPage]:
+    def open(cls, browser: BrowserContext, site: str, study_instance_uid: str, failed: Path) -> Iterator[OhifPage]:
         """Open a study; a picture is left at `failed` if the block fails."""
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page = browser.new_page()
         page.set_default_timeout(MILLISECONDS)
         self = cls(page)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -178,4 +178,4 @@ class OhifPage:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         picture = picture.resize((WIDTH, picture.height * WIDTH // picture.width), Image.Resampling.LANCZOS)
-        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.quantize(COLOURS, kmeans=3, dither=Image.Dither.NONE).save(path, optimize=True)

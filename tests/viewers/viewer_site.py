@@ -104,6 +104,8 @@ def serve(site: Path, orthanc: str) -> Iterator[str]:
             status, kind, body = self._dicom_web() if self.path.startswith("/dicom-web/") else self._file()
             self.send_response(status)
             self.send_header("Content-Type", kind)
+            if not self.path.startswith(("/dicom-web/", "/app-config.js")):
+                self.send_header("Cache-Control", "max-age=3600")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
