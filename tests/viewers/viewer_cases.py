@@ -53,27 +53,26 @@ def _written(study: Study, read: StudyReading) -> Case:
     return Case(study, read, results)
 
 
-def _padded(case: Case) -> bool:
-    """Whether a segmentation's bits end in a byte of padding (PS3.5 7.1.1: values have an even length)."""
-    segmentations = [one for one in case.results if one.Modality == "SEG"]
-    bits = [one.Rows * one.Columns * int(one.NumberOfFrames) for one in segmentations]
-    return any(len(one.PixelData) != -(-count // 8) for one, count in zip(segmentations, bits, strict=True))
+def _whole_bytes(case: Case) -> bool:
+    """Whether the bits of every frame of the segmentations fill bytes, and no padding follows the last."""
+    sizes = [(one.Rows * one.Columns, int(one.NumberOfFrames)) for one in case.results if one.Modality == "SEG"]
+    return all(bits % 8 == 0 and bits * frames % 16 == 0 for bits, frames in sizes)
 
 
-def _read(studies: Iterable[Path], *, padded: bool, findings: int = 1) -> Case:
+def _read(studies: Iterable[Path], *, whole_bytes: bool, findings: int = 1) -> Case:
     """Read by the commissioning model that ships; the first study, each of one file, in which it finds as much."""
     runtime = load_runtime("onnx", "phantom", threads=1)
     for path in studies:
         (study,), _ = load_studies([path])
         read = read_study(study, choose_plan(study, runtime.identity), runtime)
-        if len(read.findings) >= findings and _padded(case := _written(study, read)) == padded:
+        if len(read.findings) >= findings and _whole_bytes(case := _written(study, read)) == whole_bytes:
             return case
     raise AssertionError("the commissioning model found too little in all of the studies")
 
 
 def _phantoms(folder: Path) -> Iterator[Path]:
     """Breast phantoms, one at a time."""
-    for number in range(1, 40, 2):
+    for number in range(1, 200, 2):
         dataset, _ = draw_phantom(20, number)
         path = folder / f"{number}.dcm"
         dataset.save_as(path, enforce_file_format=True)
@@ -82,17 +81,17 @@ def _phantoms(folder: Path) -> Iterator[Path]:
 
 def phantom(folder: Path) -> Case:
     """A phantom radiograph, read by the model that ships."""
-    return _read(_phantoms(folder), padded=False, findings=2)
+    return _read(_phantoms(folder), whole_bytes=True, findings=2)
 
 
-def phantom_padded(folder: Path) -> Case:
-    """Another, of a size for which the segmentation's bits end in a byte of padding."""
-    return _read(_phantoms(folder), padded=True, findings=2)
+def phantom_odd(folder: Path) -> Case:
+    """Another, of a size at which the bits of a segmentation's frame do not fill bytes."""
+    return _read(_phantoms(folder), whole_bytes=False, findings=2)
 
 
 def mammogram(_: Path) -> Case:
     """A mammogram of the package of that name, read by the model that ships."""
-    return _read(mammogram_paths(), padded=False)
+    return _read(mammogram_paths(), whole_bytes=True)
 
 
 def _drawn(
@@ -176,7 +175,7 @@ def photograph(folder: Path) -> Case:
 
 CASES: dict[str, Callable[[Path], Case]] = {
     "phantom": phantom,
-    "phantom-padded": phantom_padded,
+    "phantom-odd": phantom_odd,
     "mammogram": mammogram,
     "ct": ct,
     "ct-not-square": ct_not_square,
