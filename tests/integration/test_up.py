@@ -25,7 +25,7 @@ def test_ctrl_c_stops_the_node_in_order(start_node: Callable[..., Any]) -> None:
     node = start_node([])
     wait_until(lambda: "Listening as MEDREGA@127.0.0.1" in node.log.read_text(), "the greeting")
     node.process.send_signal(signal.SIGINT)
-    assert node.process.wait(60) == 0
+    assert node.process.wait(150) == 0
     assert not listens(node.settings.listener.port)
     assert "Traceback" not in node.log.read_text()
 
