@@ -110,3 +110,11 @@ def test_write_phantoms_tells_its_progress(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     write_phantoms(tmp_path, 2, seed=1, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)]
+
+
+def test_the_model_card_gives_the_recorded_figures() -> None:
+    record = json.loads((FOLDER / "evaluation.json").read_text())
+    card = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert f"{record['images']} unseen phantoms" in card
+    for key in GOALS:
+        assert f"| {record[key]:.3f} |" in card
