@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import queue
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from engine.model.medrega import Medrega
 from engine.model.preprocess import MEAN, STD
 from engine.model.tokenizer import Tokenizer, chat
 from engine.model.vision import pixel_shuffle
+from engine.model.weights import load_model
 from engine.phantom import folder as checkpoint
 from engine.phantom import questions, scenes
 from engine.phantom.drawing import LABELS, Scene, draw
@@ -197,9 +199,11 @@ def answer_loss(
 class Trainer:
     """State of a training run: weights, averages, optimisers, and the step it is at."""
 
-    def __init__(self, out: Path, seed: int) -> None:
+    def __init__(self, out: Path, seed: int, start: Path | None = None) -> None:
         torch.manual_seed(seed)
         self.out, self.folder = out, out / "checkpoint"
+        if start is not None and not self.folder.exists():
+            shutil.copytree(start, self.folder)
         if not (self.folder / "tokenizer.model").exists():
             checkpoint.write_tokenizer(self.folder)
             vocabulary = Tokenizer(self.folder).size
@@ -207,7 +211,10 @@ class Trainer:
         self.tokenizer = Tokenizer(self.folder)
         self.config = MedregaConfig.from_folder(self.folder)
         self.model, self.aids = Medrega(self.config), Aids(self.config)
-        initialise(self.model)
+        if (self.folder / "model.safetensors").exists():
+            self.model.load_state_dict(load_model(self.folder, device="cpu", dtype=torch.float32).state_dict())
+        else:
+            initialise(self.model)
         self.digits = torch.zeros(self.config.decoder.vocab_size, dtype=torch.bool)
         self.digits[[self.tokenizer.encode(str(d))[0] for d in range(10)]] = True
         named = [*self.model.named_parameters(), *self.aids.named_parameters()]
@@ -327,6 +334,7 @@ def main() -> None:
     """Train, saving now and then."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; its checkpoint/ is the result")
+    parser.add_argument("--start", type=Path, help="go on from a checkpoint's weights (with --warm-up 0)")
     parser.add_argument("--steps", type=int, default=40000, help="steps in all")
     parser.add_argument("--warm-up", type=int, default=4000, help="steps of the vision tower alone")
     parser.add_argument(
@@ -336,7 +344,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20260101)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(args.out, args.seed)
+    trainer = Trainer(args.out, args.seed, args.start)
     context = multiprocessing.get_context("spawn")
     incoming: Any = context.Queue(maxsize=8)
     arguments = (incoming, args.seed + 1 + trainer.step, str(trainer.folder), trainer.config.image_tokens)

@@ -88,6 +88,16 @@ def test_training_again_begins_from_the_same_weights(tmp_path: Path) -> None:
         assert torch.equal(weight, second.model.state_dict()[name])
 
 
+def test_training_goes_on_from_the_weights_that_ship(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from engine.phantom.train import Trainer
+
+    trainer = Trainer(tmp_path / "run", 5, FOLDER)
+    for name, weight in load_file(FOLDER / "model.safetensors").items():
+        assert torch.equal(trainer.model.state_dict()[name], weight.float())
+
+
 def test_a_few_steps_of_training_lower_the_loss_and_can_go_on_later(tmp_path: Path) -> None:
     import numpy as np
 
