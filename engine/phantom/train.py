@@ -335,10 +335,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; its checkpoint/ is the result")
     parser.add_argument("--start", type=Path, help="go on from a checkpoint's weights (with --warm-up 0)")
-    parser.add_argument("--steps", type=int, default=40000, help="steps in all")
-    parser.add_argument("--warm-up", type=int, default=4000, help="steps of the vision tower alone")
+    parser.add_argument("--steps", type=int, default=12000, help="steps in all")
+    parser.add_argument("--warm-up", type=int, default=1500, help="steps of the vision tower alone")
     parser.add_argument(
-        "--decay", type=float, default=0.3, help="last share of the steps, in which the rate falls to 0"
+        "--decay", type=float, default=0.6, help="last share of the steps, in which the rate falls to 0"
     )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=20260101)
