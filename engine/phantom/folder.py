@@ -20,6 +20,7 @@ from engine.phantom import questions, scenes
 SPECIAL: Final = ("<IMG_CONTEXT>", "<img>", "</img>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
 PIECES: Final = 640
 IMAGE_SIZE: Final = 160
+PATCH_SIZE: Final = 16
 
 
 def write_tokenizer(folder: Path, texts: int = 3000) -> None:
@@ -105,7 +106,7 @@ def write_config(folder: Path, vocab_size: int) -> None:
         "num_hidden_layers": 6,
         "num_attention_heads": 3,
         "image_size": IMAGE_SIZE,
-        "patch_size": 16,
+        "patch_size": PATCH_SIZE,
         "layer_norm_eps": 1e-6,
         "norm_type": "rms_norm",
         "qk_normalization": True,

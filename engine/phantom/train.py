@@ -1,9 +1,7 @@
 """Training the phantom reader: the vision tower first, on dense targets, then the whole model on its answers.
 
 ``python -m engine.phantom.train --out DIR`` trains from nothing on two CPU cores and can be stopped and started again;
-``make phantom-model`` calls it. Two aids are used in training only and are not part of the checkpoint: each patch
-names the insert that covers it and that insert's box, and each image token names the insert whose centre it holds and
-the place of that insert's edges in steps of a fiftieth of the image.
+``make phantom-model`` calls it.
 """
 
 from __future__ import annotations
@@ -13,187 +11,23 @@ import json
 import queue
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image as Pillow
-from torch import Tensor, multiprocessing, nn
-from torch.nn import functional
+from torch import multiprocessing, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.model.config import MedregaConfig
 from engine.model.medrega import Medrega
 from engine.model.preprocess import MEAN, STD
-from engine.model.tokenizer import Tokenizer, chat
+from engine.model.tokenizer import Tokenizer
 from engine.model.vision import pixel_shuffle
 from engine.model.weights import load_model
 from engine.phantom import folder as checkpoint
-from engine.phantom import questions, scenes
-from engine.phantom.drawing import LABELS, Scene, draw
-
-SIZE = checkpoint.IMAGE_SIZE
-GRID = SIZE // 16
-BINS = 50
-MAX_OBJECTS = 5
-NONE = len(LABELS)
-
-
-@dataclass
-class Sample:
-    """One image with its truth and its questions."""
-
-    image: np.ndarray  # uint8 [S, S]
-    tint: np.ndarray  # float32 [3]
-    boxes: np.ndarray  # float32 [MAX_OBJECTS, 4], fractions
-    labels: np.ndarray  # int64 [MAX_OBJECTS], NONE where empty
-    detection: tuple[list[int], list[int]]
-    others: list[tuple[list[int], list[int]]]
-
-
-def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """The scene as the node would show it to the model: 8 bits, perhaps windowed, perhaps shrunk from a larger grid."""
-    if rng.random() < 0.15:
-        rows, columns = rng.integers(200, 420, 2)
-        grey = draw(scene, int(rows), int(columns))
-    else:
-        grey = draw(scene, SIZE, SIZE)
-    if rng.random() < 0.4:
-        low, high = grey.min(), grey.max()
-        grey = (grey - low) / max(high - low, 1e-3)
-    if rng.random() < 0.3:
-        grey = grey ** rng.uniform(0.7, 1.4)
-    eight = (grey * 255 + 0.5).astype(np.uint8)
-    if eight.shape != (SIZE, SIZE):
-        eight = np.asarray(Pillow.fromarray(eight).resize((SIZE, SIZE), Pillow.Resampling.BICUBIC))
-    return eight
-
-
-def _encode(tokenizer: Tokenizer, exchange: questions.Exchange, tokens: int) -> tuple[list[int], list[int]]:
-    prompt = tokenizer.encode(chat(exchange.question, tokens))
-    return prompt, [*tokenizer.encode(exchange.answer), tokenizer.token_id("<|im_end|>")]
-
-
-def sample(rng: np.random.Generator, tokenizer: Tokenizer, tokens: int) -> list[Sample]:
-    """A new scene and its mirror image."""
-    scene = scenes.random_scene(rng)
-    image = render(scene, rng)
-    tint = np.ones(3, np.float32)
-    if scene.kind == "other" and rng.random() < 0.3:
-        tint = rng.uniform(0.2, 1.0, 3).astype(np.float32)
-    made = []
-    for version, picture in ((scene, image), (scenes.mirrored(scene), image[:, ::-1].copy())):
-        boxes = np.zeros((MAX_OBJECTS, 4), np.float32)
-        labels = np.full(MAX_OBJECTS, NONE)
-        for place, insert in enumerate(version.inserts[:MAX_OBJECTS]):
-            boxes[place], labels[place] = insert.box, LABELS.index(insert.label)
-        others = [_encode(tokenizer, questions.random_exchange(version, rng), tokens) for _ in range(3)]
-        detection = _encode(tokenizer, questions.detection(version), tokens)
-        made.append(Sample(picture, tint, boxes, labels, detection, others))
-    return made
-
-
-def produce(target: Any, seed: int, folder: str, tokens: int) -> None:
-    """Fill a queue with samples, for ever."""
-    torch.set_num_threads(1)
-    rng, tokenizer = np.random.default_rng(seed), Tokenizer(Path(folder))
-    while True:
-        target.put([s for _ in range(16) for s in sample(rng, tokenizer, tokens)])
-
-
-class Aids(nn.Module):
-    """Training-only heads on patches and on image tokens."""
-
-    def __init__(self, config: MedregaConfig) -> None:
-        super().__init__()
-        self.patch = nn.Linear(config.vision.hidden_size, NONE + 1 + 4)
-        self.token = nn.Linear(config.decoder.hidden_size, NONE + 1 + 4 * BINS)
-
-
-def patch_loss(out: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-    """Class and box of the smallest insert over each patch's centre; `out` is [B, patches, ...], row by row."""
-    centres = (torch.arange(GRID) + 0.5) / GRID
-    x, y = centres.repeat(GRID), centres.repeat_interleave(GRID)
-    inside = (
-        (x > boxes[:, :, None, 0])
-        & (x < boxes[:, :, None, 2])
-        & (y > boxes[:, :, None, 1])
-        & (y < boxes[:, :, None, 3])
-    ) & (labels != NONE)[:, :, None]
-    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    chosen = torch.where(inside, area[:, :, None], torch.inf).argmin(1)
-    covered = inside.any(1)
-    target = torch.where(covered, labels.gather(1, chosen), NONE)
-    loss = functional.cross_entropy(out[..., : NONE + 1].flatten(0, 1), target.flatten())
-    wanted = boxes.gather(1, chosen[..., None].expand(-1, -1, 4))[covered]
-    return loss + box_loss(out[..., NONE + 1 :][covered], wanted)
-
-
-def box_loss(out: Tensor, wanted: Tensor) -> Tensor:
-    """L1 and 1 - IoU of boxes given by the logits of their edges."""
-    if not len(wanted):
-        return out.sum() * 0
-    got = out.sigmoid() * 1.1 - 0.05
-    overlap = (torch.minimum(got[:, 2:], wanted[:, 2:]) - torch.maximum(got[:, :2], wanted[:, :2])).clamp(min=0).prod(1)
-    union = (got[:, 2:] - got[:, :2]).clamp(min=0).prod(1) + (wanted[:, 2:] - wanted[:, :2]).prod(1) - overlap
-    return 4 * (got - wanted).abs().mean() + (1 - overlap / union.clamp(min=1e-4)).mean()
-
-
-def token_loss(out: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-    """Class and edges of the insert whose centre lies in a token's cell.
-
-    Tokens lie column by column: that is the order of pixel shuffle v1.
-    """
-    side = GRID // 2
-    batch = len(boxes)
-    centre = ((boxes[..., :2] + boxes[..., 2:]) / 2 * side).long().clamp(0, side - 1)
-    cell = centre[..., 0] * side + centre[..., 1]
-    target = torch.full((batch, side * side), NONE)
-    owner = torch.full((batch, side * side), -1)
-    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    for place in area.argsort(1, descending=True).T:  # the largest first, so that smaller ones win a shared cell
-        rows = torch.arange(batch)
-        real = labels[rows, place] != NONE
-        target[rows[real], cell[rows, place][real]] = labels[rows, place][real]
-        owner[rows[real], cell[rows, place][real]] = place[real]
-    loss = functional.cross_entropy(out[..., : NONE + 1].flatten(0, 1), target.flatten())
-    held = owner >= 0
-    if held.any():
-        wanted = boxes.gather(1, owner.clamp(min=0)[..., None].expand(-1, -1, 4))[held]
-        steps = torch.arange(BINS) + 0.5
-        soft = (-0.5 * ((wanted[..., None] * BINS - steps) / 0.8) ** 2).softmax(-1)
-        logits = out[..., NONE + 1 :][held].reshape(-1, 4, BINS)
-        loss = loss + functional.cross_entropy(logits.flatten(0, 1), soft.flatten(0, 1))
-    return loss
-
-
-def answer_loss(
-    model: Medrega, image_tokens: Tensor, pairs: list[tuple[list[int], list[int]]], context: int, digits: Tensor
-) -> tuple[Tensor, float]:
-    """Cross-entropy of the answers; the last digit of a coordinate, which is below the pixel, counts less."""
-    longest = max(len(p) + len(a) for p, a in pairs)
-    length = -(-longest // 32) * 32  # few different lengths: each is compiled once
-    ids = torch.zeros(len(pairs), length, dtype=torch.long)
-    weight = torch.zeros(len(pairs), length)
-    for row, (prompt, answer) in enumerate(pairs):
-        ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        weight[row, len(prompt) : len(prompt) + len(answer)] = 1
-    digit = digits[ids]
-    final = digit & ~torch.roll(digit, -1, 1) & torch.roll(digit, 1, 1)
-    weight[final] *= 0.3
-    embedded = model.language_model.model.embed_tokens(ids)
-    where = ids == context
-    embedded = embedded.masked_scatter(where[..., None], image_tokens.to(embedded.dtype))
-    hidden, _ = model.language_model.hidden(embedded)
-    picked = weight[:, 1:] > 0
-    logits = model.language_model.lm_head(hidden[:, :-1][picked]).float()
-    wanted, heavy = ids[:, 1:][picked], weight[:, 1:][picked]
-    each = functional.cross_entropy(logits, wanted, reduction="none")
-    with torch.no_grad():
-        right = float((logits.argmax(-1) == wanted).float().mean())
-    return (each * heavy).sum() / heavy.sum(), right
+from engine.phantom.losses import GRID, Aids, answer_loss, patch_loss, token_loss
+from engine.phantom.samples import Sample, produce
 
 
 class Trainer:

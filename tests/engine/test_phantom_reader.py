@@ -101,7 +101,8 @@ def test_training_goes_on_from_the_weights_that_ship(tmp_path: Path) -> None:
 def test_a_few_steps_of_training_lower_the_loss_and_can_go_on_later(tmp_path: Path) -> None:
     import numpy as np
 
-    from engine.phantom.train import Trainer, sample
+    from engine.phantom.samples import sample
+    from engine.phantom.train import Trainer
 
     trainer = Trainer(tmp_path, 5)
     rng = np.random.default_rng(1)
