@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import sys
 import threading
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from dicom_node.children import DRAIN_SECONDS, Child, Children, tethered
 from dicom_node.dispatch import Dispatcher, make_app
 from dicom_node.ledger import Ledger
 from dicom_node.listener import Listener
+from dicom_node.process import StopSignal
 from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from dicom_node.spool import Spool
 from dicom_node.sweeper import Sweeper
@@ -146,9 +146,7 @@ def run_worker(settings: Settings) -> None:
 
 
 def _run(node: Node) -> None:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     node.start()
     try:
         stop.wait()

@@ -6,6 +6,7 @@ import ctypes
 import os
 import secrets
 import signal
+import socket
 import sys
 from functools import cache
 from pathlib import Path
@@ -72,3 +73,24 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+
+
+class StopSignal:
+    """SIGINT and SIGTERM as something to wait for, in the main thread.
+
+    A `threading.Event` that a signal's handler sets can lock up: the handler runs in the thread that waits, perhaps
+    just while that thread holds the event's own lock. Here the interpreter writes the signal's number to a socket.
+    """
+
+    def __init__(self) -> None:
+        self._heard, written = socket.socketpair()
+        written.setblocking(False)
+        self._written = written
+        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+
+    def wait(self) -> None:
+        """Wait for either; at once if one came since this was made."""
+        while self._heard.recv(1)[0] not in (signal.SIGINT, signal.SIGTERM):
+            pass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import TYPE_CHECKING
 
 import typer
@@ -30,10 +28,9 @@ def up(config: ConfigOption = None) -> None:
     """
     settings = _prepare(config)
     from dicom_node.node import Node
+    from dicom_node.process import StopSignal
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     node = Node(settings)
     node.start()
     try:

@@ -1,6 +1,8 @@
 """A whole node on loopback: the straight path, late images, own results, bad input, and no word of a patient."""
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -166,3 +168,13 @@ def test_an_unlisted_sender_is_logged_by_its_title(tmp_path: Path) -> None:
     assert [(line["calling_aet"], line["reason"]) for line in rejected] == [
         ("STRANGER", "Calling AE title not recognised")
     ]
+
+
+def test_a_signal_that_comes_before_anyone_waits_is_not_lost() -> None:
+    script = (
+        "import os, signal; from dicom_node.process import StopSignal\n"
+        "stop = StopSignal(); os.kill(os.getpid(), signal.SIGINT); stop.wait(); print('stopped')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "stopped\n"
+    assert done.returncode == 0
