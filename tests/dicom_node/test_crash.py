@@ -105,7 +105,7 @@ def _all_delivered(node: RunningNode, study: str, images: int) -> bool:
 
 
 def test_the_whole_node_killed_in_mid_reading_and_in_delivery(tmp_path: Path, pacs: Pacs) -> None:
-    script(tmp_path, delay_seconds=0.3)
+    script(tmp_path, delay_seconds=1.5)  # a busy machine must not miss the state
     node = RunningNode(tmp_path, pacs)
     try:
         node.start()
@@ -116,7 +116,7 @@ def test_the_whole_node_killed_in_mid_reading_and_in_delivery(tmp_path: Path, pa
         node.kill_all()
         pacs.__exit__(None, None, None)  # the PACS is down when the results are ready
         node.start()
-        assert wait_until(node.is_in(study, State.DELIVERING), 30)
+        assert wait_until(node.is_in(study, State.DELIVERING), 60)
         node.kill_all()
         pacs.__enter__()
         node.start()
