@@ -62,8 +62,11 @@ def test_studies_come_in_and_go_home_and_bad_ones_end_with_a_reason(
     assert max(pacs.count.values()) == 1
 
 
-def test_no_word_of_a_patient_is_in_the_log_the_broker_or_the_ledger(pacs: Pacs, tmp_path: Path) -> None:
+def test_no_word_of_a_patient_is_in_the_log_the_broker_or_the_ledger(
+    pacs: Pacs, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     node = RunningNode(tmp_path, pacs, log={"level": "debug"})
+    request.addfinalizer(node.stop)
     node.start()
     sent = tmp_path / "sent"
     # Values that the libraries complain of, with the value in the complaint.
