@@ -58,7 +58,7 @@ class Deliverer:
                     outcomes = self._attempt(run_id, destination, owner, due)
                 except (LeaseLostError, DatabaseError):
                     raise
-                except Exception as error:
+                except Exception as error:  # the task's outermost edge: one odd object must not hold its run for ever
                     log.error("unexpected error", exc_info=error)
                     reason = f"unexpected error {type(error).__name__}"
                     outcomes = [self._outcome(item, None, reason, retry=False) for item in due]

@@ -84,7 +84,8 @@ class Reader:
             except MedregaError as error:
                 self._conclude(claim, error.retry, error)
             except Exception as error:
-                # Its words may quote the data set; they go nowhere.
+                # The task's outermost edge: whatever a library raises, the run ends in a state. Its words may quote the
+                # data set; they go nowhere.
                 log.error("unexpected error", exc_info=error)
                 self._conclude(claim, False, NodeError(f"unexpected error {type(error).__name__}"))
 

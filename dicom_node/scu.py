@@ -300,7 +300,7 @@ def associate(
         raise _refusal(association, peer, bool(connected))
     try:
         yield association
-    except BaseException:
+    except BaseException:  # an association left open would hold one of the peer's places, whatever went wrong
         association.abort()
         raise
     if association.is_established:

@@ -82,7 +82,7 @@ class Sweeper:
                 self.sweep()
             except NodeError as error:
                 self._complain(error)
-            except Exception as error:
+            except Exception as error:  # the thread's outermost edge: without a sweeper nothing would go on
                 log.error("unexpected error in a sweep", exc_info=error)
             else:
                 self._complaint = ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ports import free_port
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -103,12 +104,6 @@ def written(folder: Path, dataset: Dataset) -> Path:
     path = folder / f"{dataset.file_meta.MediaStorageSOPInstanceUID}.dcm"
     dcmwrite(path, dataset, enforce_file_format=True)
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def script(folder: Path, **changes: Any) -> Path:

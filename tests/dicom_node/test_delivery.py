@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_bench import Clock, free_port, image, node_settings, written
+from node_bench import Clock, image, node_settings, written
+from ports import free_port
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComputedRadiographyImageStorage

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from node_bench import free_port, image, wait_until, written
+from node_bench import image, wait_until, written
+from ports import free_port
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset

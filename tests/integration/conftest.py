@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from peers import Orthanc, RunningNode, StoreScp, free_port, listens, route_script, running, wait_until
+from peers import Orthanc, RunningNode, StoreScp, listens, route_script, running, wait_until
+from ports import free_port
 
 from dicom_node import scu
 from dicom_node.settings import Settings

@@ -28,12 +28,6 @@ SECONDS = 120.0
 ENDED = (State.DELIVERED, State.FAILED, State.IGNORED, State.CANCELLED)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

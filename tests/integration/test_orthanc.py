@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from peers import free_port, wait_until
+from peers import wait_until
+from ports import free_port
 
 from engine.phantom.studies import write_phantoms
 

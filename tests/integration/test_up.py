@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from peers import free_port, listens, running, wait_until
+from peers import listens, running, wait_until
+from ports import free_port
 
 from dicom_node import scu
 from dicom_node.receiver import Receiver

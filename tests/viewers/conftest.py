@@ -14,8 +14,9 @@ TESTS = Path(__file__).parent.parent
 # The synthetic sources and the peers are those of the other tests.
 sys.path += [str(TESTS / "sr_writer"), str(TESTS / "integration")]
 
-from peers import Orthanc, free_port, running, wait_until  # noqa: E402
+from peers import Orthanc, running, wait_until  # noqa: E402
 from playwright.sync_api import BrowserContext, sync_playwright  # noqa: E402
+from ports import free_port  # noqa: E402
 from viewer_site import MissingViewerError, ohif_folder, serve  # noqa: E402
 
 from dicom_node import scu  # noqa: E402
