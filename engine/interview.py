@@ -1,0 +1,149 @@
+"""The conversation with a model about the images of a study: questions asked, counted and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.findings import HeldBack, Language, PromptUse
+from engine.imaging import RenderedFrame
+from engine.plan import Plan, Task
+from engine.prompts import Prompts
+from engine.record import ReadingRecord
+from engine.runtime.protocol import Answer, CancelToken, Runtime
+from engine.study import Instance
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Interview:
+    """A model, what it is to be asked, and the record of what it says.
+
+    Parameters
+    ----------
+    plan : Plan
+    runtime : Runtime
+    languages : tuple of Language
+        Those of the plan's that are wanted.
+    prompts : Prompts
+    cancel : CancelToken, optional
+        Checked before each question, and by the runtime.
+    progress : callable, optional
+        Called after each question with the number of questions asked and the number expected so far.
+
+    Attributes
+    ----------
+    record : ReadingRecord
+    expected : int
+        Questions expected in all, as far as that is known.
+    """
+
+    plan: Plan
+    runtime: Runtime
+    languages: tuple[Language, ...]
+    prompts: Prompts
+    cancel: CancelToken | None = None
+    progress: Progress | None = None
+    record: ReadingRecord = field(default_factory=ReadingRecord)
+    expected: int = 0
+
+    def check(self) -> None:
+        """Raise `ReadingCancelledError` once the reading is cancelled."""
+        if self.cancel:
+            self.cancel.check()
+
+    def about(self, instance: Instance, rendered: RenderedFrame) -> ImageInterview:
+        """Turn to an image."""
+        self.record.add_image(rendered, instance)
+        return ImageInterview(self, instance, rendered, len(self.record.images))
+
+
+@dataclass(frozen=True)
+class ImageInterview:
+    """The part of an interview that is about one image.
+
+    Parameters
+    ----------
+    interview : Interview
+    instance : Instance
+    rendered : RenderedFrame
+    number : int
+        The image's number in the reading, from 1.
+    """
+
+    interview: Interview
+    instance: Instance
+    rendered: RenderedFrame
+    number: int
+
+    @property
+    def plan(self) -> Plan:
+        """The plan followed."""
+        return self.interview.plan
+
+    @property
+    def languages(self) -> tuple[Language, ...]:
+        """The languages wanted."""
+        return self.interview.languages
+
+    @property
+    def record(self) -> ReadingRecord:
+        """What gathers."""
+        return self.interview.record
+
+    def wants(self, task: Task) -> bool:
+        """Whether the plan has a task."""
+        return task in self.plan.tasks
+
+    def expect(self, questions: int) -> None:
+        """Add to the number of questions expected."""
+        self.interview.expected += questions
+
+    def ask(self, task: Task, language: Language, **words: object) -> Answer:
+        """Ask a task's question about this image.
+
+        Parameters
+        ----------
+        task : Task
+        language : Language
+        **words
+            What the prompt's places hold, see `Prompts.compose`; the image's own name is the plan's.
+
+        Raises
+        ------
+        ReadingCancelledError
+        RuntimeLostError
+        """
+        interview, image = self.interview, self.plan.image
+        interview.check()
+        prompt = interview.prompts.compose(
+            task,
+            language,
+            image=image.noun,
+            an_image=image.with_article,
+            **words,  # type: ignore[arg-type]
+        )
+        answer = interview.runtime.ask(self.rendered.rgb, prompt.text, cancel=interview.cancel)
+        asked = self.record.prompts
+        asked.append(
+            PromptUse(
+                task, language, prompt.template, self.rendered.sop_instance_uid, self.rendered.frame, clean(answer.text)
+            )
+        )
+        if interview.progress:
+            interview.expected = max(interview.expected, len(asked))
+            interview.progress(len(asked), interview.expected)
+        return answer
+
+    def hold(self, reason: str, words: str) -> None:
+        """Keep something that the model said out of the results, and say why."""
+        self.record.held_back.append(
+            HeldBack(reason, clean(words), self.rendered.sop_instance_uid, self.rendered.frame)
+        )
+
+
+def clean(words: str) -> str:
+    """A model's words, fit for UTF-8 and for DICOM text: no control characters, no halves of characters."""
+    whole = words.encode("utf-8", "replace").decode("utf-8")
+    return "".join(c for c in whole if c == "\n" or c.isprintable()).strip()

@@ -1,0 +1,106 @@
+"""What gathers while a study is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from engine.findings import (
+    Finding,
+    HeldBack,
+    ImageRead,
+    Language,
+    ModelIdentity,
+    NotRead,
+    PromptUse,
+    RunState,
+    StudyReading,
+)
+from engine.imaging import RenderedFrame
+from engine.report import join_narratives
+from engine.study import Instance
+
+
+@dataclass
+class ReadingRecord:
+    """A reading in the making.
+
+    Attributes
+    ----------
+    findings, prompts, images, not_read, held_back, partial
+        As in `StudyReading`.
+    narratives : dict of Language to list of (int, str)
+        Reports with the numbers of their images, from 1.
+    nothing : int
+        Images of which the model said that there is nothing to find.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    narratives: dict[Language, list[tuple[int, str]]] = field(default_factory=dict)
+    prompts: list[PromptUse] = field(default_factory=list)
+    images: list[ImageRead] = field(default_factory=list)
+    not_read: list[NotRead] = field(default_factory=list)
+    held_back: list[HeldBack] = field(default_factory=list)
+    partial: bool = False
+    nothing: int = 0
+
+    @property
+    def state(self) -> RunState:
+        """How the reading stands."""
+        if self.findings:
+            return RunState.FINDINGS
+        if not self.images:
+            return RunState.NOT_RUN
+        return RunState.NO_FINDINGS if self.nothing else RunState.UNUSABLE
+
+    def add_image(self, rendered: RenderedFrame, instance: Instance) -> None:
+        """Note a frame that is about to be read."""
+        rows, columns = rendered.transform.rows, rendered.transform.columns
+        self.images.append(
+            ImageRead(rendered.sop_instance_uid, instance.series_instance_uid, rendered.frame, rows, columns)
+        )
+
+    def refuse(self, instance: Instance, reason: str) -> None:
+        """Note an image that should have been read and cannot be."""
+        self.not_read.append(NotRead(instance.series_instance_uid, instance.sop_instance_uid, reason))
+        self.partial = True
+
+    def leave(self, instances: Iterable[Instance], reason: str) -> None:
+        """Note images that are left unread, a series at a time."""
+        series = dict.fromkeys(instance.series_instance_uid for instance in instances)
+        self.not_read += [NotRead(uid, None, reason) for uid in series]
+        self.partial = True
+
+    def withdraw_narratives(self, reason: str) -> None:
+        """Hold the reports back."""
+        self.held_back += [HeldBack(reason, text) for parts in self.narratives.values() for _, text in parts]
+        self.narratives.clear()
+
+    def reading(
+        self,
+        study_instance_uid: str,
+        model: ModelIdentity,
+        decoding: dict[str, str | int | float | bool],
+        *,
+        plan: str,
+        prompts_version: str,
+        now: datetime | None,
+    ) -> StudyReading:
+        """Close the record."""
+        return StudyReading(
+            study_instance_uid=study_instance_uid,
+            state=self.state,
+            narrative={language: join_narratives(parts, language) for language, parts in self.narratives.items()},
+            findings=tuple(self.findings),
+            model=model,
+            decoding=decoding,
+            plan=plan,
+            prompts_version=prompts_version,
+            prompts=tuple(self.prompts),
+            images=tuple(self.images),
+            not_read=tuple(self.not_read),
+            held_back=tuple(self.held_back),
+            created=now or datetime.now(UTC),
+            partial=self.partial,
+        )

@@ -1,0 +1,58 @@
+"""Region to text: what does a box show? Asked back about each box before it becomes a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from engine.findings import Finding, Language, Laterality, Region
+from engine.grammar import plain
+from engine.grounding import DISAGREEMENT, Candidate
+from engine.interview import ImageInterview, clean
+from engine.study import Instance
+
+_SIDES: Final = {"L": Laterality.LEFT, "R": Laterality.RIGHT, "B": Laterality.BILATERAL}
+
+
+def finding_of(image: ImageInterview, candidate: Candidate, told: Mapping[Language, str]) -> Finding:
+    """Make a finding of a box and what is said about it; where the plan asks so, its name is asked back first."""
+    notes: list[str] = []
+    sure = candidate.certainty
+    if image.wants("identification") and not _confirmed(image, candidate, notes) and sure is not None:
+        sure *= DISAGREEMENT
+    names = {language: candidate.object.names[language] for language in image.languages}
+    text = {language: told.get(language) or names[language][:1].upper() + names[language][1:] for language in names}
+    notes += [f"the text ({language}) is the name from the label table" for language in names if language not in told]
+    return Finding(
+        label=clean(candidate.label),
+        concept=candidate.object.concept,
+        names=names,
+        text=text,
+        certainty=sure,
+        regions=(Region(image.rendered.sop_instance_uid, image.rendered.frame, candidate.box),),
+        laterality=laterality(image.instance),
+        notes=tuple(notes),
+    )
+
+
+def laterality(instance: Instance) -> Laterality:
+    """The side that the header gives (PS3.3 C.7.3.1.1.1), never guessed."""
+    header = instance.header
+    side = str(header.get("ImageLaterality") or header.get("Laterality") or "").strip().upper()
+    return _SIDES.get(side, Laterality.UNKNOWN)
+
+
+def _confirmed(image: ImageInterview, candidate: Candidate, notes: list[str]) -> bool:
+    """Ask back what a box shows, in each language."""
+    confirmed = True
+    for language in dict.fromkeys(("en", *image.languages)):
+        answer = image.ask("identification", language, box=candidate.model_box)
+        word = plain(answer.text)
+        if image.plan.find(word) == candidate.object:
+            continue
+        confirmed = False
+        said = repr(clean(word)[:40]) if word else "nothing"
+        notes.append(f"asked back ({language}), the model did not confirm the name but said {said}")
+        if language != "en":
+            notes.append(f"the name ({language}) is from the label table")
+    return confirmed
