@@ -121,6 +121,9 @@ class Finding:
     calibrated : bool
     notes : tuple of str
         What the grounding checks say of it, for people ("name not confirmed when asked back").
+    extent_mm : tuple of (float, float, float or None), optional
+        Size across the columns, along the rows and across the slices, measured by `engine.geometry`; no depth where it
+        is on one image. None where no geometry tells it.
     """
 
     label: str
@@ -132,6 +135,7 @@ class Finding:
     laterality: Laterality = Laterality.UNKNOWN
     calibrated: bool = False
     notes: tuple[str, ...] = ()
+    extent_mm: tuple[float, float, float | None] | None = None
 
     def __post_init__(self) -> None:
         if self.certainty is not None and not 0.0 <= self.certainty <= 1.0:
@@ -266,6 +270,9 @@ class StudyReading:
         """Canonical JSON: sorted keys, no spaces, UTF-8. The digest is taken over it."""
         record = asdict(self)
         record["created"] = self.created.isoformat()
+        for finding in record["findings"]:
+            if finding["extent_mm"] is None:
+                del finding["extent_mm"]  # so that readings stored before there was one keep their digest
         return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @property
@@ -319,5 +326,6 @@ def _finding(item: dict[str, Any]) -> Finding:
             "regions": regions,
             "laterality": Laterality(item["laterality"]),
             "notes": tuple(item["notes"]),
+            "extent_mm": tuple(item["extent_mm"]) if item.get("extent_mm") else None,
         }
     )
