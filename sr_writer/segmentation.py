@@ -22,6 +22,9 @@ from sr_writer.text import SHORT_TEXT, clean_line, clean_text
 from sr_writer.wording import BOX_ONLY, COMMISSIONING, DISPLAY_CONVENTION, REFINED, comment, joined
 
 _COLOURS: Final = ("red", "lime", "dodgerblue", "gold", "magenta", "cyan", "orange", "violet", "springgreen", "salmon")
+_MOST_ALONE: Final = 16
+_Segment = tuple[int, Pixels]
+"""Index of a finding, and its pixels [planes, rows, columns]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,32 @@ def write_segmentations(context: Context) -> list[Dataset]:
     Returns
     -------
     list of Dataset
-        One segmentation a group of frames; none if no region covers a pixel's centre.
+        One segmentation a group of frames, see `_whole`; none if no region covers a pixel's centre.
     """
     results: list[Dataset] = []
-    for planes in _groups(context):
-        result = _segmentation(context, planes, len(results))
-        if result is not None:
-            results.append(result)
+    for group in _groups(context):
+        for planes, segments in _whole(group, list(_segments(context, group))):
+            results.append(_segmentation(context, planes, segments, len(results)))
     return results
+
+
+def _whole(planes: Sequence[_Plane], segments: Sequence[_Segment]) -> Iterator[tuple[Sequence[_Plane], list[_Segment]]]:
+    """Take frames apart that viewers cannot.
+
+    Frames of one bit a pixel follow each other without a gap (PS3.5 8.1.1), so that of several the second may begin
+    within a byte, and the last be followed by padding. OHIF 3.13.2 shows such frames combed, or loads for ever; of one
+    frame alone it makes no mistake. Many, as of an odd-sized volume, stay together all the same: as series of their own
+    they would bury the study's images.
+    """
+    frames = [(number, index) for index, pixels in segments for number in np.flatnonzero(pixels.any(axis=(1, 2)))]
+    image = planes[0].image
+    if image.rows * image.columns % 16 == 0 or len(frames) > _MOST_ALONE:
+        if segments:
+            yield planes, list(segments)
+        return
+    pixels_of = dict(segments)
+    for number, index in sorted(frames):
+        yield [planes[number]], [(index, pixels_of[index][[number]])]
 
 
 def _groups(context: Context) -> list[list[_Plane]]:
@@ -77,7 +98,7 @@ def _groups(context: Context) -> list[list[_Plane]]:
     return [sorted(group, key=lambda plane: plane.frame) for group in groups.values()]
 
 
-def _segmentation(context: Context, planes: Sequence[_Plane], index: int) -> Dataset | None:
+def _segmentation(context: Context, planes: Sequence[_Plane], segments: Sequence[_Segment], index: int) -> Dataset:
     own_frame_of_reference = context.uids.uid("seg", index, "frame of reference")
     is_placed = planes[0].geometry is not None
     geometries = [
@@ -91,9 +112,6 @@ def _segmentation(context: Context, planes: Sequence[_Plane], index: int) -> Dat
             if image.series_instance_uid == planes[0].image.series_instance_uid
         ]
         geometries[0] = with_spacing(geometries[0], series)
-    segments = list(_segments(context, planes))
-    if not segments:
-        return None
     languages = context.profile.languages
     content_description = "AI: boxes, not delineations"
     if not is_placed:
@@ -124,7 +142,7 @@ def _segmentation(context: Context, planes: Sequence[_Plane], index: int) -> Dat
     return context.finish(result)
 
 
-def _segments(context: Context, planes: Sequence[_Plane]) -> Iterator[tuple[int, Pixels]]:
+def _segments(context: Context, planes: Sequence[_Plane]) -> Iterator[_Segment]:
     """Paint each finding that has pixels on these planes: its index and [planes, rows, columns]."""
     number_of = {(plane.image.sop_instance_uid, plane.frame): number for number, plane in enumerate(planes)}
     image = planes[0].image
@@ -153,8 +171,12 @@ def _describe(context: Context, number: int, index: int, planes: Sequence[_Plane
     finding, concept = context.reading.findings[index], context.concepts[index]
     languages = context.profile.languages
     names = " / ".join(dict.fromkeys(finding.names.get(language) or finding.label for language in languages))
-    instances = {plane.image.sop_instance_uid for plane in planes}
-    here = [(place, region) for place, region in enumerate(finding.regions) if region.sop_instance_uid in instances]
+    frames = {(plane.image.sop_instance_uid, plane.frame) for plane in planes}
+    here = [
+        (place, region)
+        for place, region in enumerate(finding.regions)
+        if (region.sop_instance_uid, region.frame) in frames
+    ]
     description = SegmentDescription(
         segment_number=number,
         segment_label=clean_line(names) or "finding",

@@ -94,6 +94,56 @@ def test_several_segments_on_the_same_frames_keep_their_numbers():
     assert [frame for _, frame, _ in frames(result)] == [3, 3, 6, 6]
 
 
+def odd_cases() -> dict[str, tuple[list[Dataset], list[tuple[int, int]]]]:
+    """Give images of 49 x 37 pixels, and the (image, frame) that the two findings lie on."""
+    size = {"rows": 49, "columns": 37}
+    slices, frames = ct_series(4), enhanced_ct(5)
+    for image in (*slices, frames):
+        image.Rows, image.Columns = 49, 37
+    return {
+        "radiograph": ([header(DX, "DX", **size)], [(0, 1)]),
+        "slices": (slices, [(1, 1), (2, 1), (3, 1)]),
+        "enhanced": ([frames], [(0, 2), (0, 5)]),
+        "ultrasound": ([header(US_MULTI_FRAME, "US", NumberOfFrames=4, **size)], [(0, 3), (0, 4)]),
+    }
+
+
+@pytest.mark.parametrize("case", odd_cases())
+def test_frames_whose_bits_do_not_fill_bytes_are_each_an_object(case):
+    images, places = odd_cases()[case]
+    boxes = {"disc": (3.0, 5.0, 30.0, 40.0), "cross": (8.0, 9.0, 20.0, 44.0)}
+    found = [
+        finding(name, *(region(images[image], box, frame=frame) for image, frame in places))
+        for name, box in boxes.items()
+    ]
+    results = written(images, *found)
+    assert len(results) == 2 * len(places)
+    seen = set()
+    for result in results:
+        assert (result.NumberOfFrames, len(result.SegmentSequence)) == (1, 1)
+        name = result.SegmentSequence[0].SegmentLabel.split(" ")[0]
+        ((uid, frame, _),) = frames(result)
+        seen.add((name, uid, frame or 1))
+        x0, y0, x1, y1 = map(int, boxes[name])
+        expected = np.zeros((49, 37), dtype=np.uint8)
+        expected[y0:y1, x0:x1] = 1
+        assert np.array_equal(result.pixel_array.reshape(49, 37), expected)
+    assert seen == {(name, str(images[image].SOPInstanceUID), frame) for name in boxes for image, frame in places}
+    assert len({result.FrameOfReferenceUID for result in results}) == (
+        1 if case in ("slices", "enhanced") else 2 * len(places)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "frames", "objects"), [(49, 37, 16, 16), (49, 37, 17, 1), (2, 4, 3, 3), (4, 4, 3, 1)]
+)
+def test_only_few_frames_that_viewers_misread_are_taken_apart(rows, columns, frames, objects):
+    image = enhanced_ct(17)
+    image.Rows, image.Columns = rows, columns
+    found = finding("disc", *(region(image, (0.0, 0.0, 3.0, 2.0), frame=number + 1) for number in range(frames)))
+    assert len(written([image], found)) == objects
+
+
 def test_orientation_may_stand_in_the_frames_own_group():
     image = enhanced_ct(3)
     shared = image.SharedFunctionalGroupsSequence[0]
