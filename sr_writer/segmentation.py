@@ -62,7 +62,7 @@ def _whole(planes: Sequence[_Plane], segments: Sequence[_Segment]) -> Iterator[t
     frame alone it makes no mistake. Many, as of an odd-sized volume, stay together all the same: as series of their own
     they would bury the study's images.
     """
-    frames = [(number, index) for index, pixels in segments for number in np.flatnonzero(pixels.any(axis=(1, 2)))]
+    frames = [(int(number), index) for index, pixels in segments for number in np.flatnonzero(pixels.any(axis=(1, 2)))]
     image = planes[0].image
     if image.rows * image.columns % 16 == 0 or len(frames) > _MOST_ALONE:
         if segments:
