@@ -209,7 +209,7 @@ class Manifest:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(part, path)
-        except BaseException:
+        except BaseException:  # also an interrupt leaves no half file; whatever it was goes on
             part.unlink(missing_ok=True)
             raise
         return sink.size, sink.sha256

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -207,6 +207,26 @@ class Tokenizer:
         # A leading space counts as it would in the middle of a text: something stands before it, and is cut off again.
         pieces = self._pieces.encode(self._unknown + part, out_type=str)
         return pieces[self._unknown_length :]
+
+    def offsets(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Where in `decode` of these ids the text of each begins, found in one pass.
+
+        What a piece adds to a text depends on the pieces before it only back to the last one that gave whole
+        characters: those of a character's bytes, and the space that the beginning of a text loses.
+        """
+        places, at = list[int](), 0
+        window, before = list[int](), 0  # the pieces that the next one may depend on, and where their text begins
+        for index in ids:
+            places.append(at)
+            if index in self._tokens or index >= len(self._pieces):
+                at += len(self.decode([index]))
+                window, before = [], at
+                continue
+            window.append(index)
+            at = before + len(self._pieces.decode(window))
+            if not self._pieces.is_byte(index) and (alone := self._pieces.decode([index])):
+                window, before = [index], at - len(alone)
+        return tuple(places)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text, special tokens kept, no space put around them; an id beyond the vocabulary is U+FFFD."""

@@ -99,9 +99,8 @@ class GreedyRuntime:
     def _answer(
         self, ids: list[int], prompt: list[int], logprobs: list[float], finish: Literal["stop", "length"]
     ) -> Answer:
-        # A token begins where the text of those before it ends; decoded alone it may read differently.
-        offsets = tuple(len(self.tokenizer.decode(ids[:place])) for place in range(len(ids)))
-        return Answer(self.tokenizer.decode(ids), tuple(ids), tuple(prompt), tuple(logprobs), finish, offsets)
+        text, offsets = self.tokenizer.decode(ids), self.tokenizer.offsets(ids)
+        return Answer(text, tuple(ids), tuple(prompt), tuple(logprobs), finish, offsets)
 
     def _tokens_of(self, image: Rgb) -> npt.NDArray[np.float32]:
         """The image's tokens, kept for the next questions about it.

@@ -6,6 +6,7 @@ import functools
 import io
 import itertools
 import json
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,22 @@ def test_the_tokens_of_the_shipped_checkpoint_stay_as_trained() -> None:
     text = chat("<image>\nPlease locate <ref>disc</ref> in this X-ray image.", 2)
     assert ours.decode(ours.encode(text)) == text
     assert ours.encode(text) == _reference(model_path("phantom"))(text).input_ids
+
+
+@functools.cache
+def _plain(legacy: bool) -> Tokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        return Tokenizer(_write(Path(folder), {"legacy": legacy}))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), legacy=st.booleans())
+def test_a_token_begins_where_the_text_of_those_before_it_ends(seed: int, legacy: bool) -> None:
+    ours = _plain(legacy)
+    common = [*range(3, 40), ours.token_id("<ref>"), ours.token_id("</box>")]  # bytes, which characters are put of
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    ids = [rng.choice(common) if rng.random() < 0.5 else rng.randrange(ours.size + 3) for _ in range(40)]
+    assert ours.offsets(ids) == tuple(len(ours.decode(ids[:place])) for place in range(len(ids)))
 
 
 @pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer_config.json", "added_tokens.json"])
