@@ -73,7 +73,9 @@ def _refusal(series: Series, reason: str, instances: Sequence[Instance]) -> NotR
 
 def _limit(images: Sequence[Instance], policy: FramePolicy) -> int:
     slices = bool(images) and all(_position(image) is not None for image in images)
-    return policy.slices_per_series if slices else policy.images_per_series
+    if slices and policy.slices_per_series == "all":
+        return len(images)
+    return int(policy.slices_per_series) if slices else policy.images_per_series
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:

@@ -84,7 +84,7 @@ def test_detection_of_nothing_and_a_label_twice_are_refused(tmp_path):
     path = tmp_path / "mine.toml"
     head, objects = GOOD.split("[[objects]]")
     path.write_text(head, "utf-8")
-    with pytest.raises(PlanError, match="to look for"):
+    with pytest.raises(PlanError, match="needs objects"):
         load_plan(path)
     path.write_text(f"{head}[[objects]]{objects}[[objects]]{objects}", "utf-8")
     with pytest.raises(PlanError, match="same label"):

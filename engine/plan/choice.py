@@ -1,0 +1,44 @@
+"""Which plan a study is read by, from its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.errors import NotAnImageError, PlanError, UndecodableError
+from engine.findings import ModelIdentity
+from engine.imaging import check_image
+from engine.plan.files import load_plans
+from engine.plan.model import Plan
+from engine.study import Instance, Study
+
+
+def choose_plan(study: Study, model: ModelIdentity, plans: Iterable[Plan] | None = None) -> Plan:
+    """Choose the plan that fits a study and the model that is to read it.
+
+    Raises
+    ------
+    PlanError
+        If the study holds no image of a patient, or no plan is for this kind of model.
+    """
+    reasons = [_refusal(instance) for instance in study.instances]
+    if all(reasons):
+        told = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+        raise PlanError(
+            f"no plan exists for this study: none of its {len(reasons)} objects is an image of a patient ({told})",
+            advice="Structured reports, presentation states and the like are not read; send the images.",
+        )
+    chosen = next((p for p in plans or load_plans().values() if p.commissioning == model.commissioning), None)
+    if chosen is None:
+        raise PlanError(f"no plan exists for the model {model.name!r}")
+    return chosen
+
+
+def _refusal(instance: Instance) -> str | None:
+    """Why an instance is no image; one that is, but cannot be decoded, has a reading that says so."""
+    try:
+        check_image(instance)
+    except NotAnImageError as error:
+        return str(error)
+    except UndecodableError:
+        return None
+    return None
