@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from engine.findings import Region
 from sr_writer.codes import LATERALITY, site_of
 from sr_writer.context import Context
+from sr_writer.drawing import colour_name
 from sr_writer.geometry import FrameGeometry, display_geometry, frame_geometry, with_spacing
 from sr_writer.iods import is_multi_frame
 from sr_writer.pixels import Pixels, paint
@@ -21,7 +22,6 @@ from sr_writer.sources import SourceImage
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
 from sr_writer.wording import BOX_ONLY, COMMISSIONING, DISPLAY_CONVENTION, REFINED, comment, joined
 
-_COLOURS: Final = ("red", "lime", "dodgerblue", "gold", "magenta", "cyan", "orange", "violet", "springgreen", "salmon")
 _MOST_ALONE: Final = 16
 _Segment = tuple[int, Pixels]
 """Index of a finding, and its pixels [planes, rows, columns]."""
@@ -82,7 +82,7 @@ def _groups(context: Context) -> list[list[_Plane]]:
         seen.add((region.sop_instance_uid, region.frame))
         image = context.sources.place(region)
         geometry = frame_geometry(image, region.frame)
-        if geometry is None and not context.profile.seg_without_frame_of_reference:
+        if geometry is None and context.profile.seg_geometry == "patient":
             continue
         plane = _Plane(image, region.frame, geometry)
         is_slice = geometry is not None and image.frames == 1 and not is_multi_frame(image.known_class_uid)
@@ -187,7 +187,7 @@ def _describe(context: Context, number: int, index: int, planes: Sequence[_Plane
         # One region: the same UID as its group in the region SR, so that the two can be joined.
         tracking_uid=context.uids.tracking_uid(index + 1, here[0][0] if len(here) == 1 else None),
         tracking_id=context.tracking_identifier(finding, index + 1),
-        display_color=hd.color.CIELabColor.from_string(_COLOURS[index % len(_COLOURS)]),
+        display_color=hd.color.CIELabColor.from_string(colour_name(index)),
     )
     site = hd.sr.CodedConcept.from_code(site_of(concept, planes[0].image.header, context.vocabulary))
     side = finding.laterality if finding.laterality in LATERALITY else concept.laterality

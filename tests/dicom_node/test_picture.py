@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from PIL import ImageColor
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
 from dicom_node.picture import MAX_HEIGHT, Mark, draw_overlay
 from engine.findings import ImageRead
 from engine.study import Study, load_studies
+from sr_writer.drawing import colour
 
-FIRST = ImageColor.getrgb("#56B4E9")
+FIRST = colour(0)
 
 
 def study_of(
