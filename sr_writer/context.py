@@ -21,8 +21,18 @@ from sr_writer.uids import UidScope
 
 SERIES_NUMBER: Final = 9000
 """Results' series numbers lie above it, out of the way of scanners' own."""
-SERIES: Final[dict[str, int]] = {"sr": 1, "narrative-en": 2, "narrative-zh": 3, "seg": 11}
-"""Each kind in its own series (viewers show one object a series); segmentations count on from theirs."""
+SERIES: Final[dict[str, int]] = {
+    "sr": 1,
+    "narrative-en": 2,
+    "narrative-zh": 3,
+    "kos": 4,
+    "pdf": 5,
+    "retraction": 9,
+    "seg": 11,
+    "gsps": 1001,
+    "sc": 2001,
+}
+"""Each kind in its own series (viewers show one object a series); of several of a kind, each counts on from it."""
 # Two languages and the kind must fit 64 bytes; the full words are in each object's own text.
 _TITLES: Final[dict[Language, str]] = {"en": "result, unverified, research", "zh": "结果未审核"}
 _COMMISSIONING_TITLES: Final[dict[Language, str]] = {"en": "commissioning, not for clinical use", "zh": "调试非临床用"}
@@ -68,7 +78,7 @@ class Context:
 
     def tracking_identifier(self, finding: Finding, number: int) -> str:
         """Name a finding for people, or for the viewer that wants its own name."""
-        if self.profile.cornerstone_tracking:
+        if self.profile.tracking == "cornerstone":
             return "Cornerstone3DTools@^0.1.0:RectangleROI"
         return f"AI {number} {clean_line(finding.concept or finding.label, 40)}"
 

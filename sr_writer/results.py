@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
+from typing import Final
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ColorSoftcopyPresentationStateStorage,
+    EncapsulatedPDFStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from engine.errors import WriteError
 from engine.findings import StudyReading
 from sr_writer.context import SERIES, SERIES_NUMBER, Context
 from sr_writer.narrative import has_narrative, write_narrative
+from sr_writer.pictures import Pictures
 from sr_writer.profile import OutputProfile, PredecessorRef
 from sr_writer.region_sr import write_region_sr
 from sr_writer.segmentation import write_segmentations
 from sr_writer.sources import Sources
+
+_DOCUMENTS: Final = ("sr", "narrative-en", "narrative-zh")
+_KINDS: Final = {
+    str(SegmentationStorage): "seg",
+    str(GrayscaleSoftcopyPresentationStateStorage): "gsps",
+    str(ColorSoftcopyPresentationStateStorage): "gsps",
+    str(SecondaryCaptureImageStorage): "sc",
+    str(EncapsulatedPDFStorage): "pdf",
+    str(KeyObjectSelectionDocumentStorage): "kos",
+}
 
 
 def write_results(
@@ -24,6 +44,7 @@ def write_results(
     profile: OutputProfile,
     *,
     predecessors: Sequence[PredecessorRef] = (),
+    pictures: Pictures | None = None,  # noqa: ARG001 - for secondary captures and the PDF
 ) -> list[Dataset]:
     """Write a reading as DICOM objects.
 
@@ -33,42 +54,51 @@ def write_results(
     ----------
     reading : StudyReading
     sources : sequence of Dataset
-        Headers of the study's instances, with their file meta information; pixel data is not used.
+        Headers of the study's instances, with their file meta information.
     profile : OutputProfile
     predecessors : sequence of PredecessorRef
         Results of an earlier run that these supersede.
+    pictures : callable, optional
+        Renders the source images; without it, those headers are rendered that have their pixels.
 
     Returns
     -------
     list of Dataset
-        The main SR first: regions (PS3.16 TID 1500) if there are any, else text (TID 2000). Each is in a series of its
-        own.
+        The main SR first where the profile has one: regions (PS3.16 TID 1500) if there are any, else text (TID 2000).
+        Each is in a series of its own.
 
     Raises
     ------
     WriteError
         If the reading cannot be expressed: a box outside its image, a frame that does not exist, an image that is not
-        among the sources, an attribute of patient or study that no valid object can carry.
+        among the sources, an attribute of patient or study that no valid object can carry. If nothing of what the
+        profile wants can be written.
     """
     context = Context(reading, Sources.from_headers(sources, reading.study_instance_uid), profile, tuple(predecessors))
-    first = profile.languages[0]
-    has_regions = bool(reading.regions)
-    if has_regions and profile.region_sr:
-        results = [write_region_sr(context)]
-        if profile.narrative_sr:
-            results += [
-                write_narrative(context, language, f"narrative-{language}")
-                for language in profile.languages
-                if has_narrative(reading, language)
-            ]
-    else:
-        results = [
-            write_narrative(context, language, "sr" if language == first else f"narrative-{language}")
-            for language in profile.languages
-        ]
-    if has_regions and profile.seg:
+    results = [*_documents(context)]
+    if reading.regions and profile.seg:
         results += write_segmentations(context)
+    if not results:
+        raise WriteError(
+            f"the profile {profile.name} leaves no result of this reading",
+            advice="Let the profile write SR as well: region_sr or narrative_sr.",
+        )
     return results
+
+
+def _documents(context: Context) -> Iterator[Dataset]:
+    """Write the SR: regions first, else text in every language."""
+    reading, profile = context.reading, context.profile
+    if reading.regions and profile.region_sr:
+        yield write_region_sr(context)
+        if profile.narrative_sr:
+            for language in profile.languages:
+                if has_narrative(reading, language):
+                    yield write_narrative(context, language, f"narrative-{language}")
+    elif profile.writes_sr:
+        for language in profile.languages:
+            kind = "sr" if language == profile.languages[0] else f"narrative-{language}"
+            yield write_narrative(context, language, kind)
 
 
 def kind_of(result: Dataset) -> str:
@@ -77,7 +107,7 @@ def kind_of(result: Dataset) -> str:
     Returns
     -------
     str
-        ``sr``, ``narrative-en``, ``seg``, ``seg-2`` and so on.
+        ``sr``, ``narrative-en``, ``seg``, ``seg-2``, ``gsps``, ``sc``, ``pdf``, ``kos`` and so on.
 
     Raises
     ------
@@ -85,13 +115,13 @@ def kind_of(result: Dataset) -> str:
         If the object is not one that `write_results` made.
     """
     number = int(result.get("SeriesNumber") or 0) - SERIES_NUMBER
-    if result.get("Modality") == "SEG" and number >= SERIES["seg"]:
-        index = number - SERIES["seg"]
-        return "seg" if index == 0 else f"seg-{index + 1}"
-    for kind, offset in SERIES.items():
-        if result.get("Modality") == "SR" and number == offset:
-            return kind
-    raise WriteError("the object is not a result of this writer")
+    kind = _KINDS.get(str(result.get("SOPClassUID")))
+    if kind is None:
+        kind = next((name for name in _DOCUMENTS if number == SERIES[name]), "")
+    index = number - SERIES.get(kind, number + 1)
+    if index < 0 or not (kind in _DOCUMENTS) <= (result.get("Modality") == "SR"):
+        raise WriteError("the object is not a result of this writer")
+    return kind if index == 0 else f"{kind}-{index + 1}"
 
 
 def dump(result: Dataset) -> bytes:

@@ -174,7 +174,7 @@ def test_tracking_identifier_is_for_people_unless_the_profile_says_otherwise():
     images = ct_series()
     found = finding("disc", region(images[0], (1, 1, 9, 9)))
     assert items(groups(written(images, found))[0], "112039")[0].TextValue == "AI 1 disc"
-    report = written(images, found, profile=OutputProfile(cornerstone_tracking=True))
+    report = written(images, found, profile=OutputProfile(tracking="cornerstone"))
     assert items(groups(report)[0], "112039")[0].TextValue == "Cornerstone3DTools@^0.1.0:RectangleROI"
 
 

@@ -189,7 +189,7 @@ def test_ultrasound_frames_are_kept_apart_by_a_millimetre():
 
 def test_profile_can_do_without_made_up_planes():
     image = header(DX, "DX")
-    profile = OutputProfile(seg_without_frame_of_reference=False)
+    profile = OutputProfile(seg_geometry="patient")
     assert written([image], finding("disc", region(image, BOX)), profile=profile) == []
     images = ct_series(2)
     assert len(written(images, finding("disc", region(images[0], BOX)), profile=profile)) == 1
