@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from engine.model.export import export
 from engine.model.preprocess import preprocess
 from engine.model.stored import stored_tensors
 from engine.model.tokenizer import Tokenizer, chat
+from engine.runtime.generation import GreedyRuntime
 from engine.runtime.onnx import OnnxRuntime
 from engine.runtime.torch import TorchRuntime
 from tests.engine.toy import write_toy
@@ -134,8 +135,32 @@ def _checkpoint(source: Path, out: Path, ranks: int) -> Path:
     return out / "checkpoint"
 
 
-def _compare(source: Path, checkpoint: Path, vision: Callable[[np.ndarray], np.ndarray], pairs: int) -> float:
-    """Same greedy tokens from the source by PyTorch and from the checkpoint; the largest difference of a logprob."""
+class Recorder:
+    """A runtime's arithmetic that notes the logits of each step."""
+
+    def __init__(self, arithmetic: Any) -> None:
+        self.arithmetic, self.logits = arithmetic, list[np.ndarray]()
+        self.image_tokens = arithmetic.image_tokens
+
+    def begin(self, ids: list[int], image: np.ndarray, context: int) -> Any:
+        return self._note(self.arithmetic.begin(ids, image, context))
+
+    def step(self, token: int, state: Any) -> Any:
+        return self._note(self.arithmetic.step(token, state))
+
+    def _note(self, answered: Any) -> Any:
+        self.logits.append(answered[0])
+        return answered
+
+
+def _compare(
+    source: Path,
+    checkpoint: Path,
+    vision: Callable[[np.ndarray], np.ndarray],
+    pairs: int,
+    others: Sequence[GreedyRuntime] = (),
+) -> float:
+    """Same tokens by PyTorch from the source, from the checkpoint, and by others; the largest difference of a logit."""
     runtime, tokenizer, config = (
         TorchRuntime(source, device="cpu"),
         Tokenizer(source),
@@ -144,13 +169,20 @@ def _compare(source: Path, checkpoint: Path, vision: Callable[[np.ndarray], np.n
     forward, largest = RankedForward(checkpoint), 0.0
     for number in range(pairs):
         image, question = _image(number // len(PROMPTS)), PROMPTS[number % len(PROMPTS)]
-        expected = runtime.ask(image, question, max_new_tokens=6)
+        answers, logits = [], []
+        for one in (runtime, *others):
+            one._arithmetic = recorder = Recorder(getattr(one._arithmetic, "arithmetic", one._arithmetic))
+            answers.append(one.ask(image, question, max_new_tokens=6))
+            logits.append(np.stack(recorder.logits))
+        expected = answers[0]
+        said = {(answer.token_ids, answer.prompt_token_ids) for answer in answers}
+        assert said == {(expected.token_ids, expected.prompt_token_ids)}
         tokens = torch.from_numpy(vision(preprocess(image, config.vision.image_size)[None]))[0]
         prompt = tokenizer.encode(chat(question, config.image_tokens))
-        ids, logits = forward.answer(prompt, tokens, tokenizer.image_context_id, tokenizer.stop_ids, 6)
+        ids, seen = forward.answer(prompt, tokens, tokenizer.image_context_id, tokenizer.stop_ids, 6)
         assert ids == expected.token_ids
-        for at, token in enumerate(ids):
-            largest = max(largest, abs(float(logits[at].log_softmax(-1)[token]) - expected.logprobs[at]))
+        logits.append(torch.stack(seen).numpy())
+        largest = max(largest, *(float(np.abs(one - logits[0]).max()) for one in logits[1:]))
     return largest
 
 
@@ -159,28 +191,29 @@ def test_the_checkpoint_of_any_number_of_ranks_is_the_source_model(source: Path,
     checkpoint = _checkpoint(source, tmp_path / "out", ranks)
     arithmetic = TorchRuntime(source, device="cpu")._arithmetic
     difference = _compare(source, checkpoint, arithmetic.image_tokens, pairs=4)
-    print(f"{ranks} ranks: largest difference of a log-probability {difference:.1e}")
+    print(f"{ranks} ranks: largest difference of a logit {difference:.1e}")
     assert difference < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("version", "vision"), [("v1", {}), ("v2", {"qk_normalization": False, "norm_type": "layer_norm"})]
-)
-def test_torch_onnx_and_the_compiled_parts_give_the_same_tokens(
-    tmp_path: Path, version: str, vision: dict[str, Any]
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_torch_onnx_and_the_checkpoint_give_the_same_tokens_on_20_pairs(
+    tmp_path: Path, version: str, normalized: bool
 ) -> None:
-    source = write_toy(tmp_path / "toy", seed=3, vision=vision, ps_version=version)
+    source = write_toy(tmp_path / "toy", seed=3, vision={"qk_normalization": normalized}, ps_version=version)
+    config = MedregaConfig.from_folder(source)
+    assert config.decoder.num_key_value_heads < config.decoder.num_attention_heads  # grouped queries
     out = tmp_path / "out"
     manifest = compile_model(source, out, CompileSettings(tensor_parallel=2), "checkpoint", _quiet)
     graph = onnxruntime.InferenceSession(out / "vision" / "vision.onnx", providers=["CPUExecutionProvider"])
     assert [graph.get_inputs()[0].name, graph.get_outputs()[0].name] == ["input", "encoder_output"]
-    difference = _compare(source, out / "checkpoint", lambda pixels: graph.run(None, {"input": pixels})[0], pairs=20)
-    assert difference < 1e-4
     assert manifest.record["steps"]["onnx"]["largest_difference"] < 1e-4
     export(source)
-    onnx, reference = OnnxRuntime(source, threads=1), TorchRuntime(source, device="cpu")
-    assert engines.self_test(reference, onnx, images=7, max_new_tokens=6) == []
-    print(f"{version}: largest difference of a log-probability {difference:.1e} over 20 image-prompt pairs")
+    onnx = OnnxRuntime(source, threads=1)
+    checkpoint = out / "checkpoint"
+    difference = _compare(source, checkpoint, lambda pixels: graph.run(None, {"input": pixels})[0], 20, [onnx])
+    print(f"{version}, q and k normalised {normalized}: largest difference of a logit {difference:.1e} over 20 pairs")
+    assert difference < 1e-3
 
 
 def test_names_shapes_and_configuration_are_those_of_tensorrt_llm(source: Path, compiled: Path) -> None:
