@@ -93,6 +93,9 @@ class Node:
         wait_until_up(settings)
         log.info("broker answers", broker=describe(settings))
         if self._workers:
+            from dicom_node.results import output_profiles  # half a second that a mere listener does not need
+
+            output_profiles(settings.destinations)
             if not model_path(settings.engine.model).exists():
                 log.error("there is no such model; studies fail until there is one", model=settings.engine.model)
             environment = _environment(settings)

@@ -14,7 +14,7 @@ from dicom_node.ledger import LeaseLostError, Ledger, State
 from dicom_node.ledger.part import Clock, utc_now
 from dicom_node.ledger.records import Claim
 from dicom_node.process import new_owner
-from dicom_node.results import store_results
+from dicom_node.results import output_profiles, store_results
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.watch import StoppedError, Watch
@@ -176,7 +176,8 @@ class Reader:
 
     def _languages(self) -> tuple[Language, ...]:
         """Those that a destination wants; all where none is set."""
-        wanted = {language for destination in self._settings.destinations for language in destination.languages}
+        profiles = output_profiles(self._settings.destinations).values()
+        wanted = {language for profile in profiles for language in profile.languages}
         return tuple(language for language in LANGUAGES if language in wanted or not wanted)
 
     def _load(self) -> Runtime:

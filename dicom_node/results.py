@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import structlog
 from pydicom.dataset import Dataset
@@ -10,9 +11,10 @@ from pydicom.dataset import Dataset
 from dicom_node.ledger.records import Claim, StoredResult
 from dicom_node.settings import Destination
 from dicom_node.spool import Spool
-from engine.findings import LANGUAGES, Language, StudyReading
+from engine.errors import SettingsError, WriteError
+from engine.findings import LANGUAGES, StudyReading
 from engine.study import Study
-from sr_writer import OutputProfile, PredecessorRef, check_results, dump, kind_of, write_results
+from sr_writer import OutputProfile, PredecessorRef, check_results, dump, kind_of, load_profile, write_results
 
 log = structlog.get_logger(__name__)
 
@@ -31,16 +33,44 @@ def store_results(
     ------
     WriteError
         If the reading cannot be expressed, or a result fails a check.
+    SettingsError
+        If an output profile is wrong.
     SpoolError
         If a result cannot be kept.
     """
-    made: dict[tuple[Language, ...], list[StoredResult]] = {}
-    wanted = {destination.name: destination.languages for destination in destinations} or {"": LANGUAGES}
-    for languages in dict.fromkeys(wanted.values()):
-        profile = OutputProfile(languages=languages)
+    made: dict[OutputProfile, list[StoredResult]] = {}
+    wanted = output_profiles(destinations) or {"": load_profile()}
+    for profile in dict.fromkeys(wanted.values()):
         predecessors = _predecessors(claim, _variant(profile))
-        made[languages] = _store(spool, claim.run_id, profile, reading, study.headers, predecessors)
-    return {name: made[languages] for name, languages in wanted.items()}
+        made[profile] = _store(spool, claim.run_id, profile, reading, study.headers, predecessors)
+    return {name: made[profile] for name, profile in wanted.items()}
+
+
+def output_profiles(destinations: Sequence[Destination]) -> dict[str, OutputProfile]:
+    """Read the output profile of each destination, by the destination's name.
+
+    Raises
+    ------
+    SettingsError
+        If one is wrong, or two of one name say different things: results are told apart by it.
+    """
+    profiles: dict[str, OutputProfile] = {}
+    by_name: dict[str, OutputProfile] = {}
+    for destination in destinations:
+        try:
+            profile = load_profile(destination.profile)
+            if destination.languages is not None:
+                profile = replace(profile, languages=destination.languages)
+        except WriteError as error:
+            raise SettingsError(f"destination {destination.name}: {error}") from None
+        same = replace(profile, languages=LANGUAGES)
+        if by_name.setdefault(profile.name, same) != same:
+            raise SettingsError(
+                f"two output profiles have the name {profile.name} and are not the same",
+                advice="give one of them another name",
+            )
+        profiles[destination.name] = profile
+    return profiles
 
 
 def _variant(profile: OutputProfile) -> str:

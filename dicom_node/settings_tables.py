@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from engine.findings import LANGUAGES, Language
+from engine.findings import Language
 
 
 def _ae_title(value: str) -> str:
@@ -196,6 +196,11 @@ class Destination(Section):
     aet: AETitle = Field(description="Its AE title.")
     host: str = Field(default="127.0.0.1", min_length=1, description="Its address.")
     port: Port = Field(description="Its TCP port.")
-    languages: tuple[Language, ...] = Field(
-        default=LANGUAGES, min_length=1, description="Languages of the results it gets."
+    profile: str = Field(
+        default="viewer",
+        min_length=1,
+        description="What results it gets: viewer | ihe-air | minimal, or the path of an output profile (TOML).",
+    )
+    languages: tuple[Language, ...] | None = Field(
+        default=None, min_length=1, description="Languages of the results it gets; the profile's own without."
     )

@@ -1,7 +1,7 @@
 """From a reading to DICOM objects: floor two, between `engine` and `dicom_node`."""
 
 from sr_writer.gate import check_results
-from sr_writer.profile import OutputProfile, PredecessorRef
+from sr_writer.profile import OutputProfile, PredecessorRef, load_profile, shipped_profiles
 from sr_writer.results import dump, kind_of, write_results
 from sr_writer.uids import WRITER_VERSION
 
@@ -12,5 +12,7 @@ __all__ = [
     "check_results",
     "dump",
     "kind_of",
+    "load_profile",
+    "shipped_profiles",
     "write_results",
 ]

@@ -18,9 +18,11 @@ from dicom_node.ledger.models import Lease
 from dicom_node.ledger.part import run_key
 from dicom_node.ledger.records import ReceivedInstance, RunRecord
 from dicom_node.reading import Reader
-from dicom_node.settings import Settings
+from dicom_node.results import output_profiles
+from dicom_node.settings import Destination, Settings
 from dicom_node.spool import Spool
 from dicom_node.watch import HANGING_EXIT_CODE, DeadlineError, Watch
+from engine.errors import SettingsError
 from engine.findings import RunState, StudyReading
 from engine.runtime import load_runtime
 
@@ -130,20 +132,37 @@ def test_the_same_message_again_does_nothing(bench: Bench) -> None:
     assert bench.ledger.study(dataset.StudyInstanceUID) == before
 
 
-def test_each_distinct_choice_of_languages_is_written_once(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+def test_each_distinct_choice_of_profile_and_languages_is_written_once(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
     destinations = [
         {"name": "one", "aet": "A", "port": 1, "languages": ["en"]},
         {"name": "two", "aet": "B", "port": 2, "languages": ["zh"]},
         {"name": "three", "aet": "C", "port": 3, "languages": ["en"]},
+        {"name": "four", "aet": "D", "port": 4, "profile": "ihe-air"},
     ]
     bench = Bench(tmp_path, ledger, clock, destinations=destinations)
     dataset = image()
     bench.reader.read(bench.queue(dataset))
     record = ledger.study(dataset.StudyInstanceUID)
-    sent = {name: {d.sop_instance_uid for d in record.deliveries if d.destination == name} for name in ("one", "two")}
-    assert sent["one"] == {d.sop_instance_uid for d in record.deliveries if d.destination == "three"}
-    assert not sent["one"] & sent["two"]
-    assert {result.path.split("/")[2] for result in record.results} == {"viewer-en", "viewer-zh"}
+    sent: dict[str, set[str]] = {}
+    for delivery in record.deliveries:
+        sent.setdefault(delivery.destination, set()).add(delivery.sop_instance_uid)
+    assert sent["one"] == sent["three"]
+    assert len(sent["one"] | sent["two"] | sent["four"]) == len(sent["one"]) + len(sent["two"]) + len(sent["four"])
+    assert {result.path.split("/")[2] for result in record.results} == {"viewer-en", "viewer-zh", "ihe-air-en"}
+
+
+def test_profiles_of_one_name_that_differ_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.toml").write_text(f"pdf = {str(folder == 'a').lower()}", encoding="utf-8")
+    destinations = [
+        Destination(name=folder, aet="A", port=1, profile=str(tmp_path / folder / "mine.toml")) for folder in ("a", "b")
+    ]
+    assert output_profiles(destinations[:1])["a"].name == "mine"
+    with pytest.raises(SettingsError, match="two output profiles have the name mine"):
+        output_profiles(destinations)
 
 
 def test_a_stored_reading_is_never_made_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
