@@ -109,15 +109,16 @@ def outline(rgb: Rgb, box: Box) -> tuple[Pixels, Quality] | None:
     margin = max(3, round(_MARGIN * min(size)))
     top, left = max(down.start - margin, 0), max(across.start - margin, 0)
     seen = rgb[top : bottom + margin, left : right + margin]
-    inside = np.zeros(seen.shape[:2], bool)
+    inside: Pixels = np.zeros(seen.shape[:2], bool)
     inside[down.start - top : bottom - top, across.start - left : right - left] = True
     step = ceil(max(size) / _FINEST)
     grey, within = _reduced(seen.mean(axis=2, dtype=np.float32), step), _reduced(inside, step) >= 0.5
     if within.all():
         return None
     figure, quality = _divide(gaussian(grey, max(1.0, _SMOOTHING * min(size) / step)), within)
-    whole = np.repeat(np.repeat(figure, step, axis=0), step, axis=1)[: inside.shape[0], : inside.shape[1]]
-    return whole[inside].reshape(size), quality
+    tall, wide = inside.shape
+    places = np.ix_(np.arange(tall) // step, np.arange(wide) // step)
+    return figure[places][inside].reshape(size), quality
 
 
 def _reduced(image: npt.NDArray[Any], step: int) -> npt.NDArray[np.float32]:
