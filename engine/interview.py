@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.findings import HeldBack, Language, PromptUse
+from engine.grammar import Parsed, parse
 from engine.imaging import RenderedFrame
 from engine.plan import Plan, Task
 from engine.prompts import Prompts
@@ -100,15 +101,21 @@ class ImageInterview:
         """Add to the number of questions expected."""
         self.interview.expected += questions
 
-    def ask(self, task: Task, language: Language, **words: object) -> Answer:
+    def parse(self, answer: str) -> Parsed:
+        """Take an answer apart into regions and words."""
+        return parse(answer)
+
+    def ask(self, task: Task, language: Language, *, template: str = "", **words: object) -> Answer:
         """Ask a task's question about this image.
 
         Parameters
         ----------
         task : Task
         language : Language
+        template : str
+            The prompt template; without one that of the plan, or the task's own.
         **words
-            What the prompt's places hold, see `Prompts.compose`; the image's own name is the plan's.
+            What the prompt's places hold, see `Prompts.compose`; what the image is called is the plan's, if not given.
 
         Raises
         ------
@@ -117,12 +124,11 @@ class ImageInterview:
         """
         interview, image = self.interview, self.plan.image
         interview.check()
+        name = template or self.plan.templates.get(task, task)
         prompt = interview.prompts.compose(
-            task,
+            name if f"{name}.{language}" in interview.prompts.templates else task,
             language,
-            image=image.noun,
-            an_image=image.with_article,
-            **words,  # type: ignore[arg-type]
+            **{"image": image.noun, "an_image": image.with_article, **words},  # type: ignore[arg-type]
         )
         answer = interview.runtime.ask(self.rendered.rgb, prompt.text, cancel=interview.cancel)
         asked = self.record.prompts

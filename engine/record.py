@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from engine.findings import (
@@ -44,6 +44,7 @@ class ReadingRecord:
     held_back: list[HeldBack] = field(default_factory=list)
     partial: bool = False
     nothing: int = 0
+    _named: dict[str, dict[int, None]] = field(default_factory=dict)
 
     @property
     def state(self) -> RunState:
@@ -53,6 +54,23 @@ class ReadingRecord:
         if not self.images:
             return RunState.NOT_RUN
         return RunState.NO_FINDINGS if self.nothing else RunState.UNUSABLE
+
+    def name(self, finding: Finding, number: int) -> None:
+        """Note that an image as a whole was named something.
+
+        Several images of one name are one finding; one that is located somewhere already is that finding, noted.
+        """
+        images = self._named.setdefault(finding.concept, {})
+        images[number] = None
+        note = f"named by the classification of image {', '.join(map(str, images))}"
+        alike = [place for place, known in enumerate(self.findings) if known.concept == finding.concept]
+        if not alike:
+            self.findings.append(replace(finding, notes=(note,)))
+        for place in alike:
+            known = self.findings[place]
+            notes = tuple(words for words in known.notes if not words.startswith("named by the classification"))
+            sure = known.certainty if known.regions else max(known.certainty or 0.0, finding.certainty or 0.0)
+            self.findings[place] = replace(known, notes=(*notes, note), certainty=sure)
 
     def add_image(self, rendered: RenderedFrame, instance: Instance) -> None:
         """Note a frame that is about to be read."""

@@ -2,7 +2,9 @@
 
 from engine.plan.choice import choose_plan
 from engine.plan.files import PlanFault, PlanFile, load_plan, load_plans, parse_plan, read_plans
+from engine.plan.match import age_of, body_part_of, laterality_of, mismatch, view_of
 from engine.plan.model import (
+    FINDING_TASKS,
     FramePolicy,
     ImageWords,
     Limits,
@@ -16,6 +18,7 @@ from engine.plan.model import (
 )
 
 __all__ = [
+    "FINDING_TASKS",
     "FramePolicy",
     "ImageWords",
     "Limits",
@@ -28,9 +31,14 @@ __all__ = [
     "Question",
     "SeriesRules",
     "Task",
+    "age_of",
+    "body_part_of",
     "choose_plan",
+    "laterality_of",
     "load_plan",
     "load_plans",
+    "mismatch",
     "parse_plan",
     "read_plans",
+    "view_of",
 ]

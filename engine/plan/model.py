@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import pydicom.uid
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydicom.uid import UID
 
 from engine.findings import LANGUAGES, Language
 from engine.imaging import Window
+from engine.labels import LABEL_TASKS, LabelSet, label_sets
+from engine.prompts import Prompts
 
 __all__ = [
     "FramePolicy",
@@ -27,7 +29,11 @@ __all__ = [
     "Task",
 ]
 
-Task = Literal["detection", "identification", "grounded", "report", "classification", "organ", "tissue", "vqa"]
+Task = Literal[
+    "detection", "identification", "grounded", "regional", "classification", "organ", "tissue", "vqa", "report"
+]
+FINDING_TASKS: Final = ("detection", "grounded", "classification", "report")
+"""Tasks that can find something, or say that there is nothing: a plan needs one of them."""
 LeftOut = Literal["localizer", "dose page", "screenshot", "derived"]
 Orientation = Literal["axial", "coronal", "sagittal"]
 Name = Annotated[str, Field(min_length=1)]
@@ -218,8 +224,9 @@ class Plan(_Part):
         Which series it is for; all of them without.
     tasks : tuple of str
         Of ``detection`` (where is it), ``identification`` (what is it, asked back about each box), ``grounded`` (a
-        sentence about it), ``report``, ``classification`` (which diagnoses, of `label_sets`), ``organ`` and ``tissue``
-        (which one is it, of `label_sets`), and ``vqa`` (`questions`).
+        sentence about it; without ``detection``, also where it is), ``regional`` (what was located is told in the
+        questions that come after), ``classification`` (which diagnoses, of `label_sets`), ``organ`` and ``tissue``
+        (which one is it, of `label_sets`), ``vqa`` (`questions`), and ``report``.
     languages : tuple of Language
     image : ImageWords
     refiner : str, optional
@@ -233,6 +240,10 @@ class Plan(_Part):
     label_sets : tuple of str
         The vocabularies of ``classification``, ``organ`` and ``tissue``.
     questions : tuple of Question
+    templates : dict of Task to str
+        Prompt templates to use instead of a task's own, as ``detection = "detection_multiple"``.
+    constrained : bool
+        Whether detection may answer only in the form of boxes of `objects`, where the runtime can hold it to that.
     """
 
     name: Name
@@ -250,16 +261,42 @@ class Plan(_Part):
     objects: tuple[PlanObject, ...] = ()
     label_sets: tuple[Name, ...] = ()
     questions: tuple[Question, ...] = ()
+    templates: dict[Task, Name] = {}
+    constrained: bool = False
+
+    _own: bool = PrivateAttr(default=False)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a site's own, which comes before those that ship."""
+        return self._own
+
+    def as_own(self) -> Self:
+        """Return the same plan as a site's own."""
+        plan = self.model_copy()
+        plan._own = True
+        return plan
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        needs = {"detection": "objects", "classification": "label_sets", "organ": "label_sets", "tissue": "label_sets"}
-        for task, key in {**needs, "vqa": "questions"}.items():
+        needs = {"detection": "objects", "grounded": "objects", "vqa": "questions"}
+        for task, key in (*needs.items(), *((task, "label_sets") for task in LABEL_TASKS)):
             if task in self.tasks and not getattr(self, key):
                 raise ValueError(f"the task {task!r} needs {key}")
-        for task in ("identification", "grounded"):
-            if task in self.tasks and "detection" not in self.tasks:
-                raise ValueError(f"the task {task!r} asks about boxes and needs the task 'detection'")
+        for task in ("identification", "regional"):
+            if task in self.tasks and not {"detection", "grounded"}.intersection(self.tasks):
+                raise ValueError(f"the task {task!r} is about boxes and needs the task 'detection' or 'grounded'")
+        if not set(FINDING_TASKS).intersection(self.tasks):
+            raise ValueError(f"none of its tasks can find anything: it needs one of {', '.join(FINDING_TASKS)}")
+        for name in self.label_sets:
+            if name not in label_sets():
+                raise ValueError(f"there is no label set {name!r}; those that ship are {', '.join(label_sets())}")
+        for task in LABEL_TASKS:
+            if task in self.tasks and not self.sets_of(task):
+                raise ValueError(f"the task {task!r} needs one of its own in label_sets")
+        for task, template in self.templates.items():
+            if not any(f"{template}.{language}" in Prompts.shipped().templates for language in LANGUAGES):
+                raise ValueError(f"there is no prompt template {template!r} for the task {task!r}")
         _once("[[objects]] have the same label", [item.label.casefold() for item in self.objects])
         _once("[[windows]] have the same name", [window.name for window in self.windows])
         _once("[[windows]] are for the same task", [task for w in self.windows for task in w.tasks or ("any other",)])
@@ -271,6 +308,10 @@ class Plan(_Part):
         return next(
             (item for item in self.objects if word in (item.label.casefold(), item.en.casefold(), item.zh)), None
         )
+
+    def sets_of(self, task: str) -> list[LabelSet]:
+        """The label sets that a task chooses from."""
+        return [found for name in self.label_sets if (found := label_sets()[name]).task == task]
 
     def window(self, task: Task) -> Window | None:
         """Return the window for a task; None where the image's own is to be used."""

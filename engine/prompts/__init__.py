@@ -14,13 +14,16 @@ from typing import Final, Literal
 
 from engine.errors import PlanError
 from engine.findings import Language
-from engine.grammar import SCALE, ModelBox
+from engine.grammar import SCALE, ModelBox, format_boxes
 
-__all__ = ["IMAGE", "Prompt", "Prompts", "Template"]
+__all__ = ["IMAGE", "REGIONAL", "Prompt", "Prompts", "Template"]
 
 IMAGE: Final = "<image>\n"
 """Where the image stands in a question."""
-_PLACE = re.compile(r"\{(objects|box|labels|an_image|image|question)\}")
+REGIONAL: Final = "regional"
+"""The template that tells of regions found before, put before another template's question."""
+_PLACE = re.compile(r"\{(objects|box|regions|labels|labels_inline|note|an_image|image|question)\}")
+_MAY_BE_EMPTY: Final = frozenset(["note"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,15 @@ class Prompts:
         image: str = "",
         an_image: str = "",
         question: str = "",
+        note: str = "",
+        located: Mapping[str, Sequence[ModelBox]] | None = None,
     ) -> Prompt:
         """Fill a template.
 
         Parameters
         ----------
         task : str
-            ``detection``, ``identification``, ``grounded``, ``report``, ``vqa`` or ``classification``.
+            A task, or another template's name without its language.
         language : Language
         objects : sequence of str
             What to locate or describe.
@@ -119,6 +124,10 @@ class Prompts:
             The image's noun, as ``X-ray image`` and with its article, ``an X-ray image``.
         question : str
             The question of ``vqa``.
+        note : str
+            What a classification's prompt says behind its labels.
+        located : mapping of str to sequence of ModelBox, optional
+            Regions found before, by label: the question is asked with them in it (regional chain of thought).
 
         Raises
         ------
@@ -128,23 +137,29 @@ class Prompts:
         name = f"{task}.{language}"
         if name not in self.templates:
             raise PlanError(f"there is no prompt for task {task!r} in language {language!r}")
-        if box is not None and not all(0 <= value <= SCALE for value in box):
+        regions = {label: tuple(boxes) for label, boxes in (located or {}).items()}
+        told = [*([box] if box else []), *(one for boxes in regions.values() for one in boxes)]
+        if not all(0 <= value <= SCALE for one in told for value in one):
             raise ValueError(f"a box in a question lies within 0 and {SCALE}")
         template = self.templates[name]
         parts = {
             "objects": ", ".join(f"<ref>{item}</ref>" for item in objects),
             "box": f"<box>[[{', '.join(map(str, box))}]]</box>" if box else "",
+            "regions": ", ".join(format_boxes(label, boxes) for label, boxes in regions.items()),
             "labels": "\n".join(labels),
+            "labels_inline": " and ".join(labels),
+            "note": note and f"{note} ",
             "an_image": an_image,
             "image": image,
             "question": question,
         }
 
         def fill(place: re.Match[str]) -> str:
-            if not (words := parts[place[1]]):
+            if not (words := parts[place[1]]) and place[1] not in _MAY_BE_EMPTY:
                 raise PlanError(f"the prompt {name} needs {place[1]}")
             return words
 
-        instruction, rest = (_PLACE.sub(fill, half) for half in (template.instruction, template.rest))
+        before = self.templates[f"{REGIONAL}.{language}"].rest if regions else ""
+        instruction, rest = (_PLACE.sub(fill, half) for half in (template.instruction, before + template.rest))
         text = IMAGE + instruction + rest if self.image_first else instruction + IMAGE + rest
-        return Prompt(name, language, text)
+        return Prompt(f"{name}+{REGIONAL}" if regions else name, language, text)

@@ -5,26 +5,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.findings import Language
+from engine.grounding import Candidate
 from engine.interview import ImageInterview
-from engine.plan import Plan
+from engine.plan import FINDING_TASKS, Plan
+from engine.tasks.classification import classify, recognise
 from engine.tasks.detection import detect
-from engine.tasks.grounded import describe
+from engine.tasks.grounded import Texts, describe, ground
 from engine.tasks.identification import finding_of
 from engine.tasks.report import report
+from engine.tasks.vqa import answer_questions
 
 __all__ = ["questions_per_image", "read_image"]
 
 
 def read_image(image: ImageInterview) -> None:
-    """Ask all that the plan asks about one image; the answers go to the interview's record."""
-    candidates = detect(image) if image.wants("detection") else []
-    texts = describe(image, candidates) if image.wants("grounded") else {}
+    """Ask all that the plan asks about one image; the answers go to the interview's record.
+
+    What is located comes first, so that the later questions can tell of it (regional chain of thought).
+    """
+    candidates, texts = _locate(image)
     for candidate in candidates:
         image.record.findings.append(finding_of(image, candidate, texts.get(candidate, {})))
+    if image.wants("classification"):
+        classify(image, candidates)
+    if image.wants("organ"):
+        recognise(image, "organ")
+    if image.wants("tissue"):
+        recognise(image, "tissue")
+    if image.wants("vqa"):
+        answer_questions(image, candidates)
     if image.wants("report"):
-        report(image)
+        report(image, candidates, alone={"report"} == set(FINDING_TASKS).intersection(image.plan.tasks))
 
 
 def questions_per_image(plan: Plan, languages: Sequence[Language]) -> int:
     """How many questions each image costs before anything is found on it."""
-    return ("detection" in plan.tasks) + ("report" in plan.tasks) * len(languages)
+    once = ("detection" in plan.tasks or "grounded" in plan.tasks) + sum(
+        len(plan.sets_of(task)) for task in ("classification", "organ", "tissue") if task in plan.tasks
+    )
+    each = ("report" in plan.tasks) + ("vqa" in plan.tasks) * len(plan.questions)
+    return once + each * len(languages)
+
+
+def _locate(image: ImageInterview) -> tuple[list[Candidate], Texts]:
+    if image.wants("detection"):
+        candidates = detect(image)
+        return candidates, describe(image, candidates, image.languages) if image.wants("grounded") else {}
+    return ground(image) if image.wants("grounded") else ([], {})

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from engine.grammar import is_nothing, parse
+from engine.grammar import is_nothing
 from engine.grounding import Candidate, screen
 from engine.interview import ImageInterview
+from engine.runtime.protocol import Answer
 
 
 def detect(image: ImageInterview) -> list[Candidate]:
     """Ask for all objects at once; the boxes that pass the checks."""
-    plan, record = image.plan, image.record
-    answer = image.ask("detection", "en", objects=[item.label for item in plan.objects])
+    answer = image.ask("detection", "en", objects=[item.label for item in image.plan.objects])
+    candidates = screened(image, answer)
+    told = image.wants("grounded") * len(image.languages)
+    image.expect(told * len({candidate.object.label for candidate in candidates}))
+    return candidates
+
+
+def screened(image: ImageInterview, answer: Answer) -> list[Candidate]:
+    """The boxes of an answer that pass the checks; what does not is held back."""
+    record = image.record
     if is_nothing(answer.text):
         record.nothing += 1
         return []
-    parsed = parse(answer.text)
-    candidates, held = screen(parsed, answer, plan, image.rendered.transform)
+    parsed = image.parse(answer.text)
+    candidates, held = screen(parsed, answer, image.plan, image.rendered.transform)
     for reason, words in held:
         image.hold(reason, words)
     if not parsed.regions and not parsed.unreadable:
@@ -23,7 +32,5 @@ def detect(image: ImageInterview) -> list[Candidate]:
     if answer.finish == "length":
         image.hold("the answer broke off at its greatest length; there may have been more", "")
     record.partial |= not candidates or answer.finish == "length"
-    back = image.wants("identification") * (1 + ("zh" in image.languages))
-    told = image.wants("grounded") * len(image.languages)
-    image.expect(back * len(candidates) + told * len({c.object.label for c in candidates}))
+    image.expect(image.wants("identification") * (1 + ("zh" in image.languages)) * len(candidates))
     return candidates

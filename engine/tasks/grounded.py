@@ -5,23 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.findings import Language
-from engine.grammar import parse
 from engine.grounding import Candidate, sentence_for
 from engine.interview import ImageInterview, clean
+from engine.plan import PlanObject
+from engine.runtime.protocol import Answer
+from engine.tasks.detection import screened
+
+Texts = dict[Candidate, dict[Language, str]]
 
 
-def describe(image: ImageInterview, candidates: Sequence[Candidate]) -> dict[Candidate, dict[Language, str]]:
+def ground(image: ImageInterview) -> tuple[list[Candidate], Texts]:
+    """Ask where the plan's objects are and what is to be said of them, in one question, as the published prompts do."""
+    first, *others = image.languages
+    answer = image.ask("grounded", first, objects=[_name(item, first) for item in image.plan.objects])
+    candidates = screened(image, answer)
+    image.expect(len({candidate.object.label for candidate in candidates}) * len(others))
+    texts: Texts = {candidate: {} for candidate in candidates}
+    _tell(image, answer, candidates, first, texts)
+    return candidates, describe(image, candidates, others, texts)
+
+
+def describe(
+    image: ImageInterview,
+    candidates: Sequence[Candidate],
+    languages: Sequence[Language],
+    texts: Texts | None = None,
+) -> Texts:
     """What the model says about each box: asked once a label and language, kept where the places agree."""
-    texts: dict[Candidate, dict[Language, str]] = {candidate: {} for candidate in candidates}
+    texts = texts or {candidate: {} for candidate in candidates}
     for item in dict.fromkeys(candidate.object for candidate in candidates):
-        for language in image.languages:
-            name = item.label if language == "en" else item.zh
-            answer = image.ask("grounded", language, objects=[name])
-            parsed = parse(answer.text)
-            alike = [candidate for candidate in candidates if candidate.object == item]
-            for candidate in alike:
-                if sentence := sentence_for(candidate, parsed, image.rendered.transform):
-                    texts[candidate][language] = clean(sentence)
+        alike = [candidate for candidate in candidates if candidate.object == item]
+        for language in languages:
+            answer = image.ask("grounded", language, objects=[_name(item, language)])
+            _tell(image, answer, alike, language, texts)
             if not any(language in texts[candidate] for candidate in alike):
                 image.hold("the description is of another place than the box, or of none", answer.text)
     return texts
+
+
+def _tell(
+    image: ImageInterview, answer: Answer, candidates: Sequence[Candidate], language: Language, texts: Texts
+) -> None:
+    parsed = image.parse(answer.text)
+    for candidate in candidates:
+        if sentence := sentence_for(candidate, parsed, image.rendered.transform):
+            texts[candidate][language] = clean(sentence)
+
+
+def _name(item: PlanObject, language: Language) -> str:
+    return item.zh if language == "zh" else item.label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,42 @@ def test_published_example_is_composed_letter_by_letter(example):
     assert prompts.templates[prompt.template].source == "published"
 
 
+# The published base prompts that no inference example begins with, by SHA-256 (first 12 digits).
+BASES = {
+    "vqa_options": "84b8b3e4f9e2",
+    "report_observations": "2f160414c38b",
+    "report_detailed": "babfbe653d4d",
+    "detection_multiple": "258bd9f65ca7",
+}
+
+
+@pytest.mark.parametrize("template", BASES)
+def test_published_base_prompt_is_composed_letter_by_letter(template):
+    words = {"question": "?", "an_image": "a chest x-ray image", "image": "CT scan", "objects": ["a"]}
+    text = Prompts.shipped().compose(template, "en", **words).text.partition("<image>")[0].rstrip()
+    assert hashlib.sha256(text.encode()).hexdigest().startswith(BASES[template])
+
+
+@pytest.mark.parametrize(
+    "task", ["vqa", "report", "classification", "organ", "tissue", "identification", "detection", "grounded"]
+)
+def test_every_task_can_be_asked_in_both_languages(task):
+    words = {"question": "?", "labels": ["a", "b"], "box": (1, 2, 3, 4), "objects": ["c"]}
+    for language in ("en", "zh"):
+        prompt = Prompts.shipped().compose(task, language, image="CT scan", an_image="a CT scan", **words)
+        assert prompt.text.count(IMAGE) == 1
+
+
+def test_regions_found_before_stand_behind_the_image():
+    told = {"nodule": [(1, 2, 3, 4), (5, 6, 7, 8)]}
+    prompt = Prompts.shipped().compose("vqa", "en", question="Why?", located=told)
+    assert prompt.template == "vqa.en+regional"
+    assert (
+        "<image>\nThe regions of interest are <ref>nodule</ref><box>[[1, 2, 3, 4], [5, 6, 7, 8]]</box>. Why? Answer"
+        in prompt.text
+    )
+
+
 def test_several_boxes_for_one_object_are_told_as_in_training():
     text = Prompts.shipped().compose("detection_multiple", "en", objects=["a", "b"], image="CT scan").text
     assert text.endswith(
@@ -115,7 +152,8 @@ def test_several_boxes_for_one_object_are_told_as_in_training():
 def test_every_template_is_marked_and_holds_no_unfilled_braces_but_its_places():
     for template in Prompts.shipped().templates.values():
         assert template.source in ("published", "composed")
-        places = {"{objects}", "{box}", "{labels}", "{an_image}", "{image}", "{question}"}
+        places = {"{objects}", "{box}", "{regions}", "{labels}", "{labels_inline}", "{note}"}
+        places |= {"{an_image}", "{image}", "{question}"}
         words = template.instruction + template.rest
         for place in places:
             words = words.replace(place, "")
@@ -166,7 +204,7 @@ def test_words_given_are_never_taken_for_places():
     ("task", "language", "words", "complaint"),
     [
         ("painting", "en", {}, "no prompt for task 'painting'"),
-        ("detection", "zh", {}, "language 'zh'"),
+        ("vqa_options", "zh", {}, "language 'zh'"),
         ("detection", "en", {"image": "CT scan"}, "needs objects"),
         ("identification", "en", {"image": "CT scan"}, "needs box"),
         ("report", "en", {}, "needs an_image"),
