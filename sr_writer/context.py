@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM
 
 from engine.findings import Finding, Language, StudyReading
 from sr_writer.codes import Concept, Vocabulary, concept_of
@@ -132,8 +133,8 @@ class Context:
     def finish(self, result: Dataset) -> Dataset:
         """Put into a result what all have in common, over whatever the library had put there."""
         result.update(self.sources.patient)
-        result.InstanceCreationDate = result.ContentDate
-        result.InstanceCreationTime = result.ContentTime
+        created = self.local_time
+        result.InstanceCreationDate, result.InstanceCreationTime = DA(created.date()), TM(created.time())
         self.identity.equip(result)
         restore_classes(result, {image.sop_instance_uid: image.sop_class_uid for image in self.sources.images})
         return result

@@ -20,7 +20,8 @@ from sr_writer.pixels import unpack
 Rgb = npt.NDArray[np.uint8]
 """A rendered frame in its own pixel grid, [rows, columns, 3]."""
 Colour = tuple[int, int, int]
-_Place = tuple[float, float, float, float]
+Place = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 
 COLOUR_NAMES: Final = (
     "red",
@@ -96,7 +97,7 @@ def draw_marks(
     draw = ImageDraw.Draw(picture)
     letters = font(letter_size(size))
     line = max(2, round(min(size) / 300))
-    taken: list[_Place] = []
+    taken: list[Place] = []
     for mark in marks:
         if mark.mask is not None:
             _outline(picture, mark.mask, mark.colour, (columns, rows), line)
@@ -107,7 +108,7 @@ def draw_marks(
         name = _fitting(mark.name, letter_size(size), size[0] - 6)
         if not name:
             continue
-        taken.append(_free_place(draw.textbbox((0, 0), name, font=letters), (x0, y0, x1, y1), size, taken))
+        taken.append(free_place(draw.textbbox((0, 0), name, font=letters), (x0, y0, x1, y1), size, taken))
         draw.rectangle(taken[-1], fill=mark.colour)
         draw.text((taken[-1][0] + 3, taken[-1][1] + 2), name, fill="black", font=letters)
     return picture
@@ -165,7 +166,7 @@ def _fitting(name: str, size: int, width: float) -> str:
     return name + "…" if name else ""
 
 
-def _free_place(text: _Place, box: _Place, size: tuple[int, int], taken: Sequence[_Place]) -> _Place:
+def free_place(text: Place, box: Place, size: tuple[int, int], taken: Sequence[Place]) -> Place:
     """Where the name goes: above the box, else below, else inside; never outside the picture or over another name."""
     width, height = text[2] + 6, text[3] + 5
     x = max(0.0, min(box[0], size[0] - width))
@@ -178,5 +179,5 @@ def _free_place(text: _Place, box: _Place, size: tuple[int, int], taken: Sequenc
     return (x, y, x + width, y + height)
 
 
-def _overlap(a: _Place, b: _Place) -> bool:
+def _overlap(a: Place, b: Place) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

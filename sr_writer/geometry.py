@@ -84,13 +84,13 @@ def frame_geometry(image: SourceImage, frame: int) -> FrameGeometry | None:
     frame_of_reference = str(header.get("FrameOfReferenceUID") or "")
     if not frame_of_reference:
         return None
-    orientation = decimals(_group_value(header, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
-    position = decimals(_group_value(header, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
-    spacing = decimals(_group_value(header, frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    orientation = decimals(group_value(header, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    position = decimals(group_value(header, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    spacing = decimals(group_value(header, frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
     if not (orientation and position and spacing and min(spacing) > 0 and _orthonormal(orientation)):
         return None
-    thickness = decimals(_group_value(header, frame, "PixelMeasuresSequence", "SliceThickness"), 1)
-    between = decimals(_group_value(header, frame, "PixelMeasuresSequence", "SpacingBetweenSlices"), 1)
+    thickness = decimals(group_value(header, frame, "PixelMeasuresSequence", "SliceThickness"), 1)
+    between = decimals(group_value(header, frame, "PixelMeasuresSequence", "SpacingBetweenSlices"), 1)
     between_value = between[0] if between and between[0] > 0 else None
     return FrameGeometry(
         frame_of_reference_uid=frame_of_reference,
@@ -155,8 +155,17 @@ def with_spacing(geometry: FrameGeometry, series: Iterable[SourceImage]) -> Fram
     return replace(geometry, spacing_between_slices=DSfloat(round(sum(gaps) / len(gaps), 4), auto_format=True))
 
 
-def _group_value(header: Dataset, frame: int, sequence: str, keyword: str) -> Any:
-    """Look where a frame's value stands: its own functional group, the shared one, the dataset."""
+def group_value(header: Dataset, frame: int, sequence: str, keyword: str) -> Any:
+    """Look where a frame's value stands: its own functional group, the shared one, the dataset.
+
+    Parameters
+    ----------
+    header : Dataset
+    frame : int
+        From 1.
+    sequence, keyword : str
+        The functional group macro, and the attribute within it.
+    """
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     groups = [per_frame[frame - 1]] if frame <= len(per_frame) else []
     groups.extend(header.get("SharedFunctionalGroupsSequence") or [])

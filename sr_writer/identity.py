@@ -109,20 +109,22 @@ class Identity:
             parameters={"provenance": self.parameters},
         )
 
-    def observation_context(self) -> ObservationContext:
-        """Make TID 1001 with the model as device observer."""
-        return ObservationContext(
-            observer_device_context=ObserverContext(
-                observer_type=codes.DCM.Device,
-                observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-                    uid=self.device_uid,
-                    name=self.name,
-                    manufacturer_name=self.manufacturer,
-                    model_name=self.name,
-                    serial_number=self.serial_number,
-                ),
-            )
+    def observer(self) -> ObserverContext:
+        """Make the model a device observer (TID 1002, TID 1004)."""
+        return ObserverContext(
+            observer_type=codes.DCM.Device,
+            observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+                uid=self.device_uid,
+                name=self.name,
+                manufacturer_name=self.manufacturer,
+                model_name=self.name,
+                serial_number=self.serial_number,
+            ),
         )
+
+    def observation_context(self) -> ObservationContext:
+        """Make TID 1001 with the model as observer."""
+        return ObservationContext(observer_device_context=self.observer())
 
 
 def coding_schemes() -> list[CodingSchemeIdentificationItem]:

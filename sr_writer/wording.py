@@ -11,6 +11,10 @@ COMMISSIONING: Final[dict[Language, str]] = {
     "en": "commissioning model, not for clinical use",
     "zh": "调试模型，不可用于临床",
 }
+NOT_FOR_DIAGNOSIS: Final[dict[Language, str]] = {
+    "en": "AI - not for diagnosis",
+    "zh": "人工智能结果，不作为诊断依据",
+}
 _WARNING: Final[dict[Language, str]] = {
     "en": "COMMISSIONING MODEL - NOT FOR CLINICAL USE. Written to test the route of images and results.",
     "zh": "调试模型，不可用于临床。本结果仅用于测试影像与结果的传输路径。",
