@@ -34,6 +34,8 @@ SERIES: Final[dict[str, int]] = {
     "sc": 2001,
 }
 """Each kind in its own series (viewers show one object a series); of several of a kind, each counts on from it."""
+SHARED: Final = ("gsps", "sc")
+"""Kinds of which one series holds all there are of one reading, as people leaf through them."""
 # Two languages and the kind must fit 64 bytes; the full words are in each object's own text.
 _TITLES: Final[dict[Language, str]] = {"en": "result, unverified, research", "zh": "结果未审核"}
 _COMMISSIONING_TITLES: Final[dict[Language, str]] = {"en": "commissioning, not for clinical use", "zh": "调试非临床用"}
@@ -101,11 +103,12 @@ class Context:
             The kind in a word, for the series description.
         """
         created = self.local_time
+        series, instance = (0, index) if kind in SHARED else (index, 0)
         return {
-            "series_instance_uid": self.uids.uid(kind, index, "series"),
-            "series_number": SERIES_NUMBER + SERIES[kind] + index,
+            "series_instance_uid": self.uids.uid(kind, series, "series"),
+            "series_number": SERIES_NUMBER + SERIES[kind] + series,
             "sop_instance_uid": self.uids.uid(kind, index, "instance"),
-            "instance_number": 1,
+            "instance_number": instance + 1,
             "series_description": self.series_description(what, languages),
             "manufacturer": self.identity.manufacturer,
             "manufacturer_model_name": self.identity.name,

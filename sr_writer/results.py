@@ -19,11 +19,14 @@ from pydicom.uid import (
 
 from engine.errors import WriteError
 from engine.findings import StudyReading
-from sr_writer.context import SERIES, SERIES_NUMBER, Context
+from sr_writer.context import SERIES, SERIES_NUMBER, SHARED, Context
+from sr_writer.key_objects import write_key_objects
 from sr_writer.narrative import has_narrative, write_narrative
-from sr_writer.pictures import Pictures
+from sr_writer.pictures import Pictures, pictures_of
+from sr_writer.presentation_state import write_presentation_states
 from sr_writer.profile import OutputProfile, PredecessorRef
 from sr_writer.region_sr import write_region_sr
+from sr_writer.secondary_capture import write_secondary_captures
 from sr_writer.segmentation import write_segmentations
 from sr_writer.sources import Sources
 
@@ -44,7 +47,7 @@ def write_results(
     profile: OutputProfile,
     *,
     predecessors: Sequence[PredecessorRef] = (),
-    pictures: Pictures | None = None,  # noqa: ARG001 - for secondary captures and the PDF
+    pictures: Pictures | None = None,
 ) -> list[Dataset]:
     """Write a reading as DICOM objects.
 
@@ -65,7 +68,7 @@ def write_results(
     -------
     list of Dataset
         The main SR first where the profile has one: regions (PS3.16 TID 1500) if there are any, else text (TID 2000).
-        Each is in a series of its own.
+        Each is in a series of its own, but for those that share one by their kind (`sr_writer.context.SHARED`).
 
     Raises
     ------
@@ -78,6 +81,7 @@ def write_results(
     results = [*_documents(context)]
     if reading.regions and profile.seg:
         results += write_segmentations(context)
+    results += _pictured(context, pictures or pictures_of(sources))
     if not results:
         raise WriteError(
             f"the profile {profile.name} leaves no result of this reading",
@@ -101,6 +105,17 @@ def _documents(context: Context) -> Iterator[Dataset]:
             yield write_narrative(context, language, kind)
 
 
+def _pictured(context: Context, pictures: Pictures) -> Iterator[Dataset]:
+    """Write what shows the regions on the images, or points at the images that have some."""
+    profile = context.profile
+    if profile.presentation_state:
+        yield from write_presentation_states(context)
+    if profile.secondary_capture:
+        yield from write_secondary_captures(context, pictures)
+    if profile.key_objects:
+        yield from write_key_objects(context)
+
+
 def kind_of(result: Dataset) -> str:
     """Name a result's kind, unique among the results of one reading; used as the stem of its file name.
 
@@ -119,6 +134,8 @@ def kind_of(result: Dataset) -> str:
     if kind is None:
         kind = next((name for name in _DOCUMENTS if number == SERIES[name]), "")
     index = number - SERIES.get(kind, number + 1)
+    if kind in SHARED:
+        index += int(result.get("InstanceNumber") or 1) - 1
     if index < 0 or not (kind in _DOCUMENTS) <= (result.get("Modality") == "SR"):
         raise WriteError("the object is not a result of this writer")
     return kind if index == 0 else f"{kind}-{index + 1}"
