@@ -6,8 +6,9 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from engine.runtime.protocol import Answer, CancelToken, Rgb
 
 Logits = npt.NDArray[np.float32]
 S = TypeVar("S")
+T = TypeVar("T")
 _IMAGES_KEPT: Final = 4
 
 
@@ -40,7 +42,80 @@ class Arithmetic(Protocol[S]):
         ...
 
 
-class GreedyRuntime:
+class CheckpointRuntime(Generic[T]):
+    """What runtimes over a MedRegA folder share: configuration, tokenizer, identity, and the images seen last.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds configuration and tokenizer.
+    model : ModelIdentity
+    dtype : str
+        Both are recorded in every reading.
+    """
+
+    def __init__(self, folder: Path, model: ModelIdentity, dtype: str) -> None:
+        self.config = MedregaConfig.from_folder(folder)
+        self.tokenizer = Tokenizer(folder)
+        self._identity = model
+        self._dtype = dtype
+        self._longest = self.config.decoder.max_position_embeddings
+        self._images: OrderedDict[bytes, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def _image_tokens(self, pixels: npt.NDArray[np.float32]) -> T:
+        """What the vision part makes of [1, 3, size, size]."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is."""
+        return self._identity
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Decoding settings, as recorded in a reading."""
+        return {"strategy": "greedy", "beams": 1, "dtype": self._dtype, "constrained": False}
+
+    def close(self) -> None:
+        """Forget the images seen."""
+        with self._lock:
+            self._images.clear()
+
+    def _prompt(self, question: str) -> list[int]:
+        """A question in the model's template, as ids."""
+        prompt = self.tokenizer.encode(chat(question, self.config.image_tokens))
+        if len(prompt) >= self._longest:
+            raise ModelError(f"a question of {len(prompt)} tokens is too long for the model's {self._longest}")
+        return prompt
+
+    def _answer(
+        self, ids: list[int], prompt: list[int], logprobs: list[float], finish: Literal["stop", "length"]
+    ) -> Answer:
+        text, offsets = self.tokenizer.decode(ids), self.tokenizer.offsets(ids)
+        return Answer(text, tuple(ids), tuple(prompt), tuple(logprobs), finish, offsets)
+
+    def _tokens_of(self, image: Rgb) -> tuple[bytes, T]:
+        """The image's digest, and its tokens, which are kept for the next questions about it.
+
+        The digest is of every pixel and of the shape: one patient's image must never answer for another's.
+        """
+        digest = hashlib.sha256(repr(image.shape).encode())
+        digest.update(np.ascontiguousarray(image).data)
+        key = digest.digest()
+        with self._lock:
+            if key in self._images:
+                self._images.move_to_end(key)
+                return key, self._images[key]
+        tokens = self._image_tokens(preprocess(image, self.config.vision.image_size)[None])
+        with self._lock:
+            self._images[key] = tokens
+            while len(self._images) > _IMAGES_KEPT:
+                self._images.popitem(last=False)
+        return key, tokens
+
+
+class GreedyRuntime(CheckpointRuntime[npt.NDArray[np.float32]]):
     """`engine.runtime.protocol.Runtime` over some arithmetic: greedy, one beam, as MedRegA is used.
 
     Parameters
@@ -53,39 +128,26 @@ class GreedyRuntime:
     """
 
     def __init__(self, folder: Path, arithmetic: Arithmetic[Any], *, runtime: str, build: str, dtype: str) -> None:
-        self.config = MedregaConfig.from_folder(folder)
-        self.tokenizer = Tokenizer(folder)
+        super().__init__(folder, identity(folder, runtime, build), dtype)
         self._arithmetic = arithmetic
-        self._identity = identity(folder, runtime, build)
-        self._dtype = dtype
-        self._images: OrderedDict[bytes, npt.NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
 
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which model this is."""
-        return self._identity
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """Decoding settings, as recorded in a reading."""
-        return {"strategy": "greedy", "beams": 1, "dtype": self._dtype, "constrained": False}
+    def _image_tokens(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return self._arithmetic.image_tokens(pixels)
 
     def ask(self, image: Rgb, question: str, *, max_new_tokens: int = 400, cancel: CancelToken | None = None) -> Answer:
         """Ask one question about one image; see `Runtime.ask`."""
-        tokens = self._tokens_of(image)
-        prompt = self.tokenizer.encode(chat(question, self.config.image_tokens))
-        longest = self.config.decoder.max_position_embeddings
-        if len(prompt) >= longest:
-            raise ModelError(f"a question of {len(prompt)} tokens is too long for the model's {longest}")
+        _, tokens = self._tokens_of(image)
+        prompt = self._prompt(question)
         logits, state = self._arithmetic.begin(prompt, tokens, self.tokenizer.image_context_id)
         ids: list[int] = []
         logprobs: list[float] = []
-        limit = min(max_new_tokens, longest - len(prompt))
+        limit = min(max_new_tokens, self._longest - len(prompt))
         while True:
             if cancel is not None:
                 cancel.check()
             token = int(logits.argmax())
+            if token in self.tokenizer.stop_ids and not ids:
+                token = int(np.where(self._stops(len(logits)), -np.inf, logits).argmax())
             if token in self.tokenizer.stop_ids:
                 return self._answer(ids, prompt, logprobs, "stop")
             wide = logits.astype(np.float64)
@@ -96,45 +158,24 @@ class GreedyRuntime:
                 return self._answer(ids, prompt, logprobs, "length")
             logits, state = self._arithmetic.step(token, state)
 
-    def _answer(
-        self, ids: list[int], prompt: list[int], logprobs: list[float], finish: Literal["stop", "length"]
-    ) -> Answer:
-        text, offsets = self.tokenizer.decode(ids), self.tokenizer.offsets(ids)
-        return Answer(text, tuple(ids), tuple(prompt), tuple(logprobs), finish, offsets)
-
-    def _tokens_of(self, image: Rgb) -> npt.NDArray[np.float32]:
-        """The image's tokens, kept for the next questions about it.
-
-        The key is a digest of every pixel and of the shape: one patient's image must never answer for another's.
-        """
-        digest = hashlib.sha256(repr(image.shape).encode())
-        digest.update(np.ascontiguousarray(image).data)
-        key = digest.digest()
-        with self._lock:
-            if key in self._images:
-                self._images.move_to_end(key)
-                return self._images[key]
-        tokens = self._arithmetic.image_tokens(preprocess(image, self.config.vision.image_size)[None])
-        with self._lock:
-            self._images[key] = tokens
-            while len(self._images) > _IMAGES_KEPT:
-                self._images.popitem(last=False)
-        return tokens
-
-    def close(self) -> None:
-        """Forget the images seen."""
-        with self._lock:
-            self._images.clear()
+    def _stops(self, size: int) -> npt.NDArray[np.bool_]:
+        """Which of so many ids end an answer; the first token is none of them, as MedRegA is used."""
+        stops = np.zeros(size, bool)
+        stops[list(self.tokenizer.stop_ids)] = True
+        return stops
 
 
-def identity(folder: Path, runtime: str, build: str) -> ModelIdentity:
-    """Name a checkpoint: by ``medrega_pacs`` in its configuration where it has one, else as MedRegA itself."""
+def identity(folder: Path, runtime: str, build: str, digest: str | None = None) -> ModelIdentity:
+    """Name a checkpoint: by ``medrega_pacs`` in its configuration where it has one, else as MedRegA itself.
+
+    `digest` is the weights', where they do not lie in the folder.
+    """
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("medrega_pacs", {})
     return ModelIdentity(
         name=raw.get("name", "MedRegA"),
         version=raw.get("version", "unversioned"),
         manufacturer=raw.get("manufacturer", "xmed-lab"),
-        weights_digest=weights_digest(folder),
+        weights_digest=digest or weights_digest(folder),
         runtime=runtime,
         engine_build=build,
         commissioning=bool(raw.get("commissioning", False)),
@@ -152,8 +193,13 @@ def weights_digest(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder} holds no *.safetensors", advice="Copy the checkpoint's weight files there.")
-    total = hashlib.sha256()
+    digests = []
     for file in files:
         with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
+            digests.append(hashlib.file_digest(stream, "sha256").digest())
+    return joint_digest(digests)
+
+
+def joint_digest(digests: Iterable[bytes]) -> str:
+    """The weights' digest from those of their files, in the order of their names."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()

@@ -12,6 +12,7 @@ from engine.errors import ModelError, ReadingCancelledError
 from engine.model.export import export
 from engine.model.tokenizer import Tokenizer, chat
 from engine.runtime import CancelToken, Runtime
+from engine.runtime.generation import GreedyRuntime
 from engine.runtime.onnx import OnnxRuntime
 from engine.runtime.torch import TorchRuntime
 from tests.engine.toy import write_toy
@@ -69,6 +70,29 @@ def test_logprobs_are_of_the_tokens_answered(folder: Path) -> None:
     answer = OnnxRuntime(folder, threads=1).ask(_image(2), QUESTION, max_new_tokens=8)
     assert len(answer.logprobs) == len(answer.token_ids) <= 8
     assert all(value <= 0 for value in answer.logprobs)
+
+
+def test_an_answer_has_at_least_one_token(folder: Path) -> None:
+    class Ending:
+        """Wants to end at once, and would rather say token 70 than another."""
+
+        def __init__(self, size: int) -> None:
+            self.logits = np.zeros(size, np.float32)
+            self.logits[[2, 70]] = 9, 5
+
+        def image_tokens(self, pixels: np.ndarray) -> np.ndarray:
+            return pixels
+
+        def begin(self, *_: object) -> tuple[np.ndarray, None]:
+            return self.logits, None
+
+        step = begin
+
+    arithmetic = Ending(Tokenizer(folder).size)
+    runtime = GreedyRuntime(folder, arithmetic, runtime="torch", build="", dtype="float32")
+    answer = runtime.ask(_image(0), QUESTION)
+    assert answer.token_ids == (70,)
+    assert answer.finish == "stop"
 
 
 def test_a_cancelled_reading_stops_between_tokens(folder: Path) -> None:
