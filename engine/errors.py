@@ -12,6 +12,7 @@ It stands on the lowest floor so that every floor can use it::
     |-- ModelError                  a checkpoint folder or artefact cannot be used
     |-- RuntimeLostError            the engine failed in mid-reading; reading again may help
     |-- ReadingCancelledError       the reading was cancelled on request
+    |-- LimitError                  a plan's limit was reached; the reading ends with what it has
     |-- WriteError                  a reading cannot be expressed as DICOM   (sr_writer)
     |   `-- GateError               a result failed a check before sending
     `-- NodeError                   everything that happens to a study       (dicom_node)
@@ -84,6 +85,10 @@ class RuntimeLostError(MedregaError):
 
 class ReadingCancelledError(MedregaError):
     """The reading was cancelled on request."""
+
+
+class LimitError(MedregaError):
+    """A plan's limit was reached; the reading ends with what it has."""
 
 
 class WriteError(MedregaError):

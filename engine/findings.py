@@ -193,6 +193,14 @@ class ImageRead:
 
 
 @dataclass(frozen=True, slots=True)
+class SeriesRead:
+    """A series that was read, and why this one of its study."""
+
+    series_instance_uid: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NotRead:
     """A series (or one instance of it) that was not read, and why."""
 
@@ -237,6 +245,8 @@ class StudyReading:
         When the reading was finished, timezone aware; the results' content date and time.
     partial : bool
         Some images that the plan wanted could not be read.
+    series : tuple of SeriesRead
+        The series of `images`, and why those were chosen.
     """
 
     study_instance_uid: str
@@ -254,6 +264,7 @@ class StudyReading:
     created: datetime
     partial: bool = False
     contract: int = field(default=1)
+    series: tuple[SeriesRead, ...] = ()
 
     def __post_init__(self) -> None:
         if self.created.tzinfo is None:
@@ -270,9 +281,12 @@ class StudyReading:
         """Canonical JSON: sorted keys, no spaces, UTF-8. The digest is taken over it."""
         record = asdict(self)
         record["created"] = self.created.isoformat()
+        # What came later is left out where there is none, so that readings stored before it keep their digest.
+        if not record["series"]:
+            del record["series"]
         for finding in record["findings"]:
             if finding["extent_mm"] is None:
-                del finding["extent_mm"]  # so that readings stored before there was one keep their digest
+                del finding["extent_mm"]
         return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @property
@@ -301,6 +315,7 @@ class StudyReading:
                     "model": ModelIdentity(**record["model"]),
                     "prompts": tuple(PromptUse(**item) for item in record["prompts"]),
                     "images": tuple(ImageRead(**item) for item in record["images"]),
+                    "series": tuple(SeriesRead(**item) for item in record.get("series", ())),
                     "not_read": tuple(NotRead(**item) for item in record["not_read"]),
                     "held_back": tuple(HeldBack(**item) for item in record["held_back"]),
                     "created": datetime.fromisoformat(record["created"]),

@@ -56,13 +56,14 @@ class Plane:
         Centre of the first pixel, mm.
     right, down : ndarray of float64, [3]
         Unit vectors towards greater columns and greater rows.
-    spacing : Spacing
+    spacing : Spacing or None
+        None where the header tells no size of its pixels.
     """
 
     origin: Vector
     right: Vector
     down: Vector
-    spacing: Spacing
+    spacing: Spacing | None
 
     @property
     def normal(self) -> Vector:
@@ -83,11 +84,13 @@ class Plane:
     def corners(self, box: Box) -> Vector:
         """Return the corners of a box in the SCOORD frame as points in the patient, mm: [4, 3].
 
-        SCOORD counts from the outer corner of the first pixel, the origin is its centre (PS3.3 C.18.6).
+        SCOORD counts from the outer corner of the first pixel, the origin is its centre (PS3.3 C.18.6). Pixels of
+        unknown size count as 1 mm: good for comparing slices, not for measuring.
         """
         x0, y0, x1, y1 = box
-        across = (np.array([x0, x1, x0, x1]) - 0.5) * self.spacing.column_mm
-        along = (np.array([y0, y0, y1, y1]) - 0.5) * self.spacing.row_mm
+        row_mm, column_mm = (self.spacing.row_mm, self.spacing.column_mm) if self.spacing else (1.0, 1.0)
+        across = (np.array([x0, x1, x0, x1]) - 0.5) * column_mm
+        along = (np.array([y0, y0, y1, y1]) - 0.5) * row_mm
         corners: Vector = self.origin + np.outer(across, self.right) + np.outer(along, self.down)
         return corners
 
@@ -137,15 +140,15 @@ def spacing_of(header: Dataset, frame: int = 1) -> Spacing | None:
 
 def position_of(header: Dataset, frame: int = 1) -> Plane | None:
     """Return where a frame lies in the patient, None for an image that is no slice (PS3.3 C.7.6.2, C.7.6.16.2.3)."""
-    spacing = spacing_of(header, frame)
-    origin, axes = _slices(header, frame) or (None, None)
-    if spacing is None or origin is None or axes is None:
+    told = _slices(header, frame)
+    if told is None:
         return None
+    origin, axes = told
     right, down = axes[:3], axes[3:]
     lengths = math.hypot(*right), math.hypot(*down)
     if min(lengths) < 0.5 or abs(float(right @ down)) > _SQUARE * lengths[0] * lengths[1]:
         return None
-    return Plane(origin, right / lengths[0], down / lengths[1], spacing)
+    return Plane(origin, right / lengths[0], down / lengths[1], spacing_of(header, frame))
 
 
 def thickness_of(header: Dataset, frame: int = 1) -> float | None:
@@ -182,7 +185,8 @@ def extent_of(regions: Several[Region], headers: Mapping[str, Dataset]) -> Exten
         return _flat(regions, known[0][1])
     frames_of_reference = {str(header.get("FrameOfReferenceUID") or "") for _, header in known}
     first = stack[0]
-    if len(frames_of_reference) > 1 or not all(first.parallel(plane) for plane in stack):
+    parallel = all(plane.spacing and first.parallel(plane) for plane in stack)
+    if first.spacing is None or len(frames_of_reference) > 1 or not parallel:
         return None
     points = np.concatenate([plane.corners(region.box) for (region, _), plane in zip(known, stack, strict=True)])
     across, along = points @ first.right, points @ first.down

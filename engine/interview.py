@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from engine.errors import LimitError
 from engine.findings import HeldBack, Language, PromptUse
 from engine.grammar import Parsed, parse
-from engine.imaging import RenderedFrame
+from engine.imaging import RenderedFrame, Window, render_frame
 from engine.plan import Plan, Task
 from engine.prompts import Prompts
 from engine.record import ReadingRecord
-from engine.runtime.protocol import Answer, CancelToken, Runtime
+from engine.runtime.protocol import Answer, CancelToken, Rgb, Runtime
 from engine.study import Instance
 
 Progress = Callable[[int, int], None]
@@ -38,6 +40,8 @@ class Interview:
     record : ReadingRecord
     expected : int
         Questions expected in all, as far as that is known.
+    begun : float
+        When the interview began, by the monotonic clock.
     """
 
     plan: Plan
@@ -48,11 +52,15 @@ class Interview:
     progress: Progress | None = None
     record: ReadingRecord = field(default_factory=ReadingRecord)
     expected: int = 0
+    begun: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raise `ReadingCancelledError` once the reading is cancelled."""
+        """Raise `ReadingCancelledError` once the reading is cancelled, and `LimitError` once its time is over."""
         if self.cancel:
             self.cancel.check()
+        seconds = self.plan.limits.seconds_per_study
+        if seconds is not None and time.monotonic() - self.begun > seconds:
+            raise LimitError(f"the plan's limit of {seconds:g} s a study was reached")
 
     def about(self, instance: Instance, rendered: RenderedFrame) -> ImageInterview:
         """Turn to an image."""
@@ -77,6 +85,7 @@ class ImageInterview:
     instance: Instance
     rendered: RenderedFrame
     number: int
+    views: dict[Window | None, Rgb] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
@@ -96,6 +105,14 @@ class ImageInterview:
     def wants(self, task: Task) -> bool:
         """Whether the plan has a task."""
         return task in self.plan.tasks
+
+    def view(self, task: Task) -> Rgb:
+        """Return the image in the window that the plan has for a task, each rendered once."""
+        window = self.plan.window(task)
+        if window not in self.views:
+            windowed = window and render_frame(self.instance, self.rendered.frame, window)
+            self.views[window] = (windowed or self.rendered).rgb
+        return self.views[window]
 
     def expect(self, questions: int) -> None:
         """Add to the number of questions expected."""
@@ -130,7 +147,7 @@ class ImageInterview:
             language,
             **{"image": image.noun, "an_image": image.with_article, **words},  # type: ignore[arg-type]
         )
-        answer = interview.runtime.ask(self.rendered.rgb, prompt.text, cancel=interview.cancel)
+        answer = interview.runtime.ask(self.view(task), prompt.text, cancel=interview.cancel)
         asked = self.record.prompts
         asked.append(
             PromptUse(

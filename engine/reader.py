@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from engine.errors import ImageError
+from engine.errors import ImageError, LimitError
 from engine.findings import Language, RunState, StudyReading
 from engine.imaging import render_frame
 from engine.interview import Interview, Progress
@@ -15,6 +15,7 @@ from engine.runtime.protocol import CancelToken, Runtime
 from engine.selection import select_frames
 from engine.study import Study
 from engine.tasks import questions_per_image, read_image
+from engine.volume import link
 
 
 def read_study(
@@ -59,6 +60,7 @@ def read_study(
     interview = Interview(plan, runtime, wanted, prompts or Prompts.shipped(), cancel, progress)
     _read_images(study, interview)
     record = interview.record
+    record.findings = link(record.findings, study)
     if record.state is RunState.UNUSABLE:
         # A report whose regions all failed the checks would stand there unsupported.
         record.withdraw_narratives("no region could be read of any image, so the report is not shown")
@@ -75,21 +77,25 @@ def read_study(
 def _read_images(study: Study, interview: Interview) -> None:
     """Read the frames that the plan selects, as far as its limits go."""
     record, plan = interview.record, interview.plan
-    selection = select_frames(study, plan.frames)
+    selection = select_frames(study, plan)
+    record.series += selection.series
     record.not_read += selection.not_read
     record.partial = selection.damaged
     each = questions_per_image(plan, interview.languages)
     interview.expected = each * len(selection.frames)
     for place, (instance, frame) in enumerate(selection.frames):
-        interview.check()
         if len(record.prompts) >= plan.limits.questions_per_study:
             reason = f"the plan's limit of {plan.limits.questions_per_study} questions a study was reached"
             record.leave((rest for rest, _ in selection.frames[place:]), reason)
             break
         try:
+            interview.check()
             rendered = render_frame(instance, frame)
+            read_image(interview.about(instance, rendered))
+        except LimitError as error:
+            # What the image's unfinished questions would have told is not known, so it counts as not read.
+            record.leave((rest for rest, _ in selection.frames[place:]), str(error))
+            break
         except ImageError as error:
             record.refuse(instance, str(error))
             interview.expected -= each
-            continue
-        read_image(interview.about(instance, rendered))

@@ -15,6 +15,7 @@ from engine.findings import (
     NotRead,
     PromptUse,
     RunState,
+    SeriesRead,
     StudyReading,
 )
 from engine.imaging import RenderedFrame
@@ -28,7 +29,7 @@ class ReadingRecord:
 
     Attributes
     ----------
-    findings, prompts, images, not_read, held_back, partial
+    findings, prompts, images, series, not_read, held_back, partial
         As in `StudyReading`.
     narratives : dict of Language to list of (int, str)
         Reports with the numbers of their images, from 1.
@@ -40,6 +41,7 @@ class ReadingRecord:
     narratives: dict[Language, list[tuple[int, str]]] = field(default_factory=dict)
     prompts: list[PromptUse] = field(default_factory=list)
     images: list[ImageRead] = field(default_factory=list)
+    series: list[SeriesRead] = field(default_factory=list)
     not_read: list[NotRead] = field(default_factory=list)
     held_back: list[HeldBack] = field(default_factory=list)
     partial: bool = False
@@ -106,6 +108,7 @@ class ReadingRecord:
         now: datetime | None,
     ) -> StudyReading:
         """Close the record."""
+        read = {image.series_instance_uid for image in self.images}
         return StudyReading(
             study_instance_uid=study_instance_uid,
             state=self.state,
@@ -117,6 +120,7 @@ class ReadingRecord:
             prompts_version=prompts_version,
             prompts=tuple(self.prompts),
             images=tuple(self.images),
+            series=tuple(one for one in self.series if one.series_instance_uid in read),
             not_read=tuple(self.not_read),
             held_back=tuple(self.held_back),
             created=now or datetime.now(UTC),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from engine.errors import ImageError, NotAnImageError
-from engine.findings import NotRead
+from engine.findings import NotRead, SeriesRead
 from engine.imaging import check_image
-from engine.plan import FramePolicy
+from engine.plan import Plan, laterality_of, mismatch, view_of
+from engine.series import Slice, Volume, is_derived, left_out, rank_volumes
 from engine.study import Instance, Series, Study
 
 T = TypeVar("T")
@@ -24,45 +23,133 @@ class Selection:
     Parameters
     ----------
     frames : tuple of (Instance, int)
-        With frame numbers from 1, in reading order.
+        With frame numbers from 1, in reading order: the preferred volume first, its slices by their places.
+    series : tuple of SeriesRead
+        The series that they are of, and why those.
     not_read : tuple of NotRead
     damaged : bool
         Whether an image that might have been read cannot be.
     """
 
     frames: tuple[tuple[Instance, int], ...]
+    series: tuple[SeriesRead, ...]
     not_read: tuple[NotRead, ...]
     damaged: bool
 
 
-def select_frames(study: Study, policy: FramePolicy) -> Selection:
-    """Choose what is read of a study."""
-    frames: list[tuple[Instance, int]] = []
-    not_read: list[NotRead] = list(study.unusable)
-    damaged = False
-    for series in study.series:
+def select_frames(study: Study, plan: Plan) -> Selection:
+    """Choose what is read of a study: first which images and series, then which of their frames."""
+    selector = _Selector(plan)
+    usable = selector.without_raw([(series, selector.usable(series)) for series in study.series])
+    volumes = [Volume.of(series, images) for series, images in usable]
+    for volume, reason in selector.choose([volume for volume in volumes if volume]):
+        selector.take_slices(volume, reason)
+    for (series, images), slices in zip(usable, volumes, strict=True):
+        if images and slices is None:
+            selector.take_images(series, images)
+    return Selection(
+        tuple(selector.frames), tuple(selector.series), (*study.unusable, *selector.not_read), selector.damaged
+    )
+
+
+class _Selector:
+    """What gathers while a study's frames are selected."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.frames: list[tuple[Instance, int]] = []
+        self.series: list[SeriesRead] = []
+        self.not_read: list[NotRead] = []
+        self.damaged = False
+
+    def usable(self, series: Series) -> list[Instance]:
+        """The images of a series that the plan is for and its rules do not leave out."""
         images: list[Instance] = []
         refused: dict[str, list[Instance]] = {}
         for instance in series.instances:
             try:
                 check_image(instance)
             except ImageError as error:
-                refused.setdefault(str(error), []).append(instance)
-                damaged |= not isinstance(error, NotAnImageError)
+                reason: str | None = str(error)
+                self.damaged |= not isinstance(error, NotAnImageError)
             else:
+                reason = self._excluded(instance)
+            if reason is None:
                 images.append(instance)
-        not_read += [_refusal(series, reason, instances) for reason, instances in refused.items()]
+            else:
+                refused.setdefault(reason, []).append(instance)
+        self.not_read += [_refusal(series, reason, instances) for reason, instances in refused.items()]
+        return images
+
+    def _excluded(self, instance: Instance) -> str | None:
+        if what := left_out(instance, self.plan.series):
+            return f"it is {what}"
+        if why := mismatch(self.plan.match, instance):
+            return f"the plan {self.plan.name!r} is not for it: {why}"
+        return None
+
+    def without_raw(self, usable: Sequence[tuple[Series, list[Instance]]]) -> list[tuple[Series, list[Instance]]]:
+        """Leave out images for processing where the same view is there for presentation (PS3.3 C.8.11.1)."""
+        shown = {_view(image) for _, images in usable for image in images if _intent(image) == "FOR PRESENTATION"}
+        kept: list[tuple[Series, list[Instance]]] = []
+        for series, images in usable:
+            raw = [_intent(image) == "FOR PROCESSING" and _view(image) in shown for image in images]
+            if any(raw):
+                reason = "it is for processing, and the same view is there for presentation"
+                self.not_read.append(
+                    _refusal(series, reason, [x for x, is_raw in zip(images, raw, strict=True) if is_raw])
+                )
+            kept.append((series, [x for x, is_raw in zip(images, raw, strict=True) if not is_raw]))
+        return kept
+
+    def choose(self, volumes: Sequence[Volume]) -> list[tuple[Volume, str]]:
+        """The volumes to read, and why those."""
+        rules = self.plan.series
+        candidates = self._drop(
+            volumes,
+            lambda volume: "derived" in rules.leave_out and is_derived(volume.slices[0].instance),
+            "it is derived from other images (a reformat, a projection or a map)",
+        )
+        candidates = self._drop(
+            candidates,
+            lambda volume: len(volume.places) < rules.minimum_slices,
+            f"it has fewer than {rules.minimum_slices} slices, as planning and monitoring scans have",
+        )
+        ranked = rank_volumes(candidates, rules)
+        self.not_read += [NotRead(r.volume.series.series_instance_uid, None, r.reason) for r in ranked if not r.read]
+        return [(volume, reason) for volume, read, reason in ranked if read]
+
+    def _drop(self, volumes: Sequence[Volume], faulty: Callable[[Volume], bool], reason: str) -> list[Volume]:
+        """Leave volumes out that are not what is wanted, unless all are so: a site may have sent nothing else."""
+        kept = [volume for volume in volumes if not faulty(volume)]
+        if not kept:
+            return list(volumes)
+        dropped = [volume for volume in volumes if faulty(volume)]
+        self.not_read += [NotRead(volume.series.series_instance_uid, None, reason) for volume in dropped]
+        return kept
+
+    def take_slices(self, volume: Volume, reason: str) -> None:
+        policy = self.plan.frames
+        count = len(volume.places) if policy.slices_per_series == "all" else policy.slices_per_series
+        chosen = _spread_by_place(volume.places, count)
+        self._take(volume.series, [(one.instance, one.frame) for one in chosen], len(volume.slices), reason)
+
+    def take_images(self, series: Series, images: Sequence[Instance]) -> None:
+        policy = self.plan.frames
         chosen = [
             (image, frame)
-            for image in _spread(_in_order(images), _limit(images, policy))
+            for image in _spread(images, policy.images_per_series)
             for frame in _spread(range(1, image.number_of_frames + 1), policy.frames_per_instance)
         ]
-        frames += chosen
         total = sum(image.number_of_frames for image in images)
+        self._take(series, chosen, total, f"{total} image{'s' * (total > 1)} that the plan is for")
+
+    def _take(self, series: Series, chosen: Sequence[tuple[Instance, int]], total: int, reason: str) -> None:
+        self.frames += chosen
+        self.series.append(SeriesRead(series.series_instance_uid, reason))
         if len(chosen) < total:
-            reason = f"the plan reads {len(chosen)} of the series' {total} images, spread evenly about its middle"
-            not_read.append(NotRead(series.series_instance_uid, None, reason))
-    return Selection(tuple(frames), tuple(not_read), damaged)
+            left = f"the plan reads {len(chosen)} of the series' {total} images, spread evenly about its middle"
+            self.not_read.append(NotRead(series.series_instance_uid, None, left))
 
 
 def _refusal(series: Series, reason: str, instances: Sequence[Instance]) -> NotRead:
@@ -71,11 +158,12 @@ def _refusal(series: Series, reason: str, instances: Sequence[Instance]) -> NotR
     return NotRead(series.series_instance_uid, None, f"{len(instances)} objects of the series: {reason}")
 
 
-def _limit(images: Sequence[Instance], policy: FramePolicy) -> int:
-    slices = bool(images) and all(_position(image) is not None for image in images)
-    if slices and policy.slices_per_series == "all":
-        return len(images)
-    return int(policy.slices_per_series) if slices else policy.images_per_series
+def _intent(image: Instance) -> str:
+    return str(image.header.get("PresentationIntentType") or "")
+
+
+def _view(image: Instance) -> tuple[str, str | None, str | None]:
+    return image.modality, view_of(image.header), laterality_of(image.header)
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
@@ -85,21 +173,13 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
     return [items[len(items) * (2 * place + 1) // (2 * count)] for place in range(count)]
 
 
-def _in_order(images: Iterable[Instance]) -> list[Instance]:
-    """Slices along their normal (PS3.3 C.7.6.2.1.1), other images as they stand."""
-    images = list(images)
-    positions = [_position(image) for image in images]
-    if any(position is None for position in positions):
-        return images
-    places = {id(image): position for image, position in zip(images, positions, strict=True) if position is not None}
-    return sorted(images, key=lambda image: places[id(image)])
-
-
-def _position(image: Instance) -> float | None:
-    """Where a slice lies along its normal, in mm; None for an image that is no slice."""
-    try:
-        position = np.array([float(v) for v in image.header.ImagePositionPatient])
-        orientation = np.array([float(v) for v in image.header.ImageOrientationPatient])
-        return float(position @ np.cross(orientation[:3], orientation[3:]))
-    except (AttributeError, TypeError, ValueError):
-        return None
+def _spread_by_place(slices: Sequence[Slice], count: int) -> list[Slice]:
+    """Take `count` slices, evenly spread over the distance that they cover, gaps or not."""
+    if len(slices) <= count:
+        return list(slices)
+    first, last = slices[0].plane.place, slices[-1].plane.place
+    left = list(range(len(slices)))
+    for place in range(count):
+        wanted = first + (last - first) * (2 * place + 1) / (2 * count)
+        left.remove(min(left, key=lambda n: abs(slices[n].plane.place - wanted)))
+    return [one for n, one in enumerate(slices) if n not in left]

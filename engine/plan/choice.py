@@ -8,12 +8,16 @@ from engine.errors import NotAnImageError, PlanError, UndecodableError
 from engine.findings import ModelIdentity
 from engine.imaging import check_image
 from engine.plan.files import load_plans
+from engine.plan.match import mismatch
 from engine.plan.model import Plan
 from engine.study import Instance, Study
 
 
 def choose_plan(study: Study, model: ModelIdentity, plans: Iterable[Plan] | None = None) -> Plan:
     """Choose the plan that fits a study and the model that is to read it.
+
+    Of the plans that fit some image of the study, a site's own come before those that ship, then those that say more
+    about the images they are for, then those that more images fit.
 
     Raises
     ------
@@ -27,10 +31,19 @@ def choose_plan(study: Study, model: ModelIdentity, plans: Iterable[Plan] | None
             f"no plan exists for this study: none of its {len(reasons)} objects is an image of a patient ({told})",
             advice="Structured reports, presentation states and the like are not read; send the images.",
         )
-    chosen = next((p for p in plans or load_plans().values() if p.commissioning == model.commissioning), None)
-    if chosen is None:
-        raise PlanError(f"no plan exists for the model {model.name!r}")
-    return chosen
+    images = [instance for instance, reason in zip(study.instances, reasons, strict=True) if reason is None]
+    fitting = [
+        (plan.own, plan.match.specificity, count, plan)
+        for plan in plans or load_plans().values()
+        if plan.commissioning == model.commissioning
+        and (count := sum(mismatch(plan.match, image) is None for image in images))
+    ]
+    if not fitting:
+        raise PlanError(
+            f"no plan exists for the model {model.name!r} and this study",
+            advice="`medrega-pacs plan which FOLDER` shows why",
+        )
+    return max(fitting, key=lambda fit: fit[:3])[3]
 
 
 def _refusal(instance: Instance) -> str | None:

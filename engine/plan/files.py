@@ -37,11 +37,6 @@ class PlanFile:
     plan: Plan
     path: Path
 
-    @property
-    def shipped(self) -> bool:
-        """Whether it ships, or is a site's own."""
-        return self.path.parent == SHIPPED
-
 
 def parse_plan(text: str) -> Plan | list[PlanFault]:
     """Make a plan of a file's text, or say all that is wrong with it."""
@@ -96,9 +91,8 @@ def read_plans(folder: Path | None = None) -> dict[str, PlanFile]:
 
 
 def load_plans(folder: Path | None = None) -> dict[str, Plan]:
-    """Read the plans that a study may be read by, by name: a site's own before those that ship."""
-    files = sorted(read_plans(folder).values(), key=lambda file: file.shipped)
-    return {file.plan.name: file.plan for file in files}
+    """Read the plans that a study may be read by, by name; see `read_plans`."""
+    return {name: file.plan for name, file in read_plans(folder).items()}
 
 
 def _folder(folder: Path) -> dict[str, PlanFile]:
@@ -107,7 +101,7 @@ def _folder(folder: Path) -> dict[str, PlanFile]:
         plan = load_plan(path)
         if plan.name in plans:
             raise PlanError(f"the plan {path.name} has a name that another one has: {plan.name!r}")
-        plans[plan.name] = PlanFile(plan, path)
+        plans[plan.name] = PlanFile(plan if folder == SHIPPED else plan.as_own(), path)
     return plans
 
 

@@ -66,7 +66,7 @@ def test_plan_of_a_users_own_loads(tmp_path):
         ('noun = "CT scan"\n', "", r"image\.noun"),
         ('name = "mine"', 'name = "mine', "line 2"),
         ('tasks = ["detection"]', "tasks = []", "tasks"),
-        ('tasks = ["detection"]', 'tasks = ["grounded"]', "needs the task 'detection'"),
+        ('tasks = ["detection"]', 'tasks = ["identification"]', "needs the task 'detection'"),
         ("[image]", "[frames]\nslices_per_series = 0\n[image]", r"frames\.slices_per_series"),
         ("[image]", 'languages = ["de"]\n[image]', r"languages\.0"),
     ],
