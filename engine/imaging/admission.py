@@ -38,8 +38,13 @@ _NOT_IMAGES: Final = {
 }
 _IMAGES_AMONG_THEM: Final = ("481.1",)  # RT Image: a portal image of the patient
 # Image Type (0008,0008) of the pictures that scanners make of their dose reports; whole values, as a low dose scan is
-# an image like others.
+# an image like others. Where it does not tell, the series' description does.
 _DOSE_PICTURE = re.compile(r"DOSE([ _](INFO|REPORT|SCREEN))?|CT_SOM\d+ PROT", re.IGNORECASE)
+_DOSE_SERIES = re.compile(
+    r"\bdose[ _-]*(info|page|record|report|screen|sheet|summary)|\bpatient[ _]protocol\b|剂量(报告|信息)", re.IGNORECASE
+)
+_SLIDE: Final = "77.1.6"
+_SLIDE_PICTURES: Final = {"LABEL": "a slide's label", "OVERVIEW": "a slide with its label"}
 
 
 def check_image(instance: Instance) -> None:
@@ -76,8 +81,11 @@ def _kind(instance: Instance) -> str | None:
         return f"of the kind {UID(uid).name!r}"
     types = instance.header.get("ImageType") or []
     words = [types] if isinstance(types, str) else [str(word) for word in types]
-    if any(_DOSE_PICTURE.fullmatch(word.strip()) for word in words):
+    description = str(instance.header.get("SeriesDescription") or "")
+    if any(_DOSE_PICTURE.fullmatch(word.strip()) for word in words) or _DOSE_SERIES.search(description):
         return "a picture of a dose report"
+    if uid == f"{_STORAGE}{_SLIDE}":
+        return next((f"a picture of {kind}" for word, kind in _SLIDE_PICTURES.items() if word in words), None)
     return None
 
 

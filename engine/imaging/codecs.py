@@ -10,9 +10,16 @@ from typing import Final
 
 import imagecodecs
 import numpy as np
-from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
-from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, RLELossless
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    RLELossless,
+)
 
 from engine.imaging.codestream import read_codestream
 
@@ -37,12 +44,14 @@ def plugin_for(syntax: UID) -> str:
     """Return which of pydicom's plug-ins decodes a transfer syntax; empty where pydicom may choose."""
     if syntax in SYNTAXES:
         return PLUGIN
+    if syntax in JPEG2000TransferSyntaxes:
+        return "pylibjpeg"  # pillow's knows no 16 bits in colour
     # The compiled decoders of RLE, where they are installed, abort on a damaged frame; pydicom's own raises.
     return "pydicom" if syntax == RLELossless else ""
 
 
 def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
-    """Decode one frame, samples as they were encoded: colours are converted afterwards, by pydicom."""
+    """Decode one frame, samples as they were encoded: colours are converted afterwards."""
     stream = read_codestream(src)
     if stream is None:
         raise ValueError("not a JPEG codestream")
@@ -56,9 +65,4 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     runner.set_option("bits_allocated", samples.dtype.itemsize * 8)
     if stream.samples > 1:
         runner.set_option("planar_configuration", 0)
-    if stream.adobe_transform is not None and stream.samples == 3:
-        # The codestream knows how it was encoded; headers are often wrong about it.
-        ybr = stream.adobe_transform == 1
-        meant = PhotometricInterpretation.YBR_FULL if ybr else PhotometricInterpretation.RGB
-        runner.set_option("photometric_interpretation", meant)
     return np.ascontiguousarray(samples).tobytes()

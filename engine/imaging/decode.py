@@ -6,8 +6,10 @@ import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
+import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options
@@ -16,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from engine.errors import NotAnImageError, UndecodableError
 from engine.imaging import codecs
 from engine.imaging.admission import check_image
-from engine.imaging.codestream import breaks_off, read_codestream
+from engine.imaging.codestream import Codestream, breaks_off, read_codestream
 from engine.study import READ_ERRORS, Instance, open_part10
 
 _KEYWORDS: Final = {
@@ -26,6 +28,7 @@ _KEYWORDS: Final = {
 }
 _VRS: Final = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _OFFSETS: Final = [0x7FE00001, 0x7FE00002]
+_COMPONENT_TRANSFORMS: Final = ("YBR_ICT", "YBR_RCT")
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,10 @@ class Frame:
     Parameters
     ----------
     samples : ndarray, [rows, columns] or [rows, columns, samples]
-        Stored values; colour already converted to RGB where it was YBR.
+        Stored values, without what else the bits around them may hold.
     photometric : str
-        Photometric Interpretation (0028,0004) of `samples`.
+        Photometric Interpretation (0028,0004) of `samples`: the codestream's word, where it has one, before the
+        header's.
     bits : int
         Bits Stored (0028,0101) of `samples`.
     """
@@ -68,18 +72,61 @@ def decode_frame(instance: Instance, frame: int) -> Frame:
         raise UndecodableError(f"there is no frame {frame}; the object has {instance.number_of_frames}")
     codecs.register()
     syntax = instance.transfer_syntax
+    stream = None
     try:
         with open_part10(instance.path) as file:
             options = _at_pixels(file, instance)
             if syntax.is_encapsulated:
-                _check_codestream(file, instance, frame, options)
+                stream = _check_codestream(file, instance, frame, options)
+            photometric = _photometric(instance, stream)
+            if instance.header.get("BitsAllocated") == 1 and not syntax.is_encapsulated:
+                return Frame(_single_bits(file, instance.header, frame), photometric, 1)
             samples, meta = get_decoder(options["transfer_syntax_uid"]).as_array(
-                file, index=frame - 1, decoding_plugin=codecs.plugin_for(syntax), **options
+                file, index=frame - 1, raw=True, decoding_plugin=codecs.plugin_for(syntax), **options
             )
+            bits = int(meta.get("bits_stored", 0))
+            if not options.get("correct_unused_bits", True):
+                samples = _from_high_bit(samples, instance.header)
     except READ_ERRORS as error:
         # The library's own words may quote the dataset, so only the kind of the error is told.
         raise UndecodableError(f"the pixels cannot be decoded ({type(error).__name__}, {syntax.name})") from error
-    return Frame(samples, str(meta["photometric_interpretation"]), int(meta.get("bits_stored", 0)))
+    return Frame(samples, photometric, bits)
+
+
+def _photometric(instance: Instance, stream: Codestream | None) -> str:
+    told = str(instance.header.PhotometricInterpretation)
+    if stream is None:
+        return told
+    if told in _COMPONENT_TRANSFORMS:  # of JPEG 2000: what its decoder gives is RGB, whether it was transformed or not
+        return "RGB"
+    return stream.photometric or told
+
+
+def _single_bits(file: BinaryIO, header: Dataset, frame: int) -> npt.NDArray[np.uint8]:
+    """A frame of single bits, which may begin and end within a byte (PS3.5 8.1.1); pydicom reads too few for some."""
+    rows, columns = header.Rows, header.Columns
+    first = (frame - 1) * rows * columns
+    last = first + rows * columns
+    file.seek(first // 8, 1)
+    bits = np.unpackbits(np.frombuffer(file.read(-(-last // 8) - first // 8), np.uint8), bitorder="little")
+    return bits[first % 8 :][: rows * columns].reshape(rows, columns)
+
+
+def _high_bit(header: Dataset) -> int | None:
+    """Where the stored bits end, if not at Bits Stored - 1 (PS3.5 8.1.1; old objects keep them further up)."""
+    allocated, stored, high = (header.get(keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit"))
+    if not (isinstance(allocated, int) and isinstance(stored, int) and isinstance(high, int)):
+        return None
+    return high if 1 <= stored <= high < allocated else None
+
+
+def _from_high_bit(samples: npt.NDArray[Any], header: Dataset) -> npt.NDArray[Any]:
+    high = _high_bit(header)
+    allocated = samples.dtype.itemsize * 8
+    if high is None or allocated != header.BitsAllocated:
+        return samples
+    shifted: npt.NDArray[Any] = (samples << (allocated - 1 - high)) >> (allocated - header.BitsStored)
+    return shifted  # the sign came along
 
 
 def _at_pixels(file: BinaryIO, instance: Instance) -> dict[str, Any]:
@@ -98,12 +145,16 @@ def _at_pixels(file: BinaryIO, instance: Instance) -> dict[str, Any]:
     offsets = tuple(header[element].value for element in _OFFSETS if element in header)
     if len(offsets) == 2:
         options["extended_offsets"] = offsets
+    if _high_bit(instance.header) is not None:
+        options["correct_unused_bits"] = False  # it would take those below Bits Stored
+    if options.get("photometric_interpretation") == "YBR_PARTIAL_422":
+        options["photometric_interpretation"] = "YBR_FULL_422"  # laid out alike (PS3.3 C.7.6.3.1.2)
     inflated = not hasattr(file, "name")  # a deflated file is read from memory
     options["transfer_syntax_uid"] = ExplicitVRLittleEndian if inflated else instance.transfer_syntax
     return options
 
 
-def _check_codestream(file: BinaryIO, instance: Instance, frame: int, options: dict[str, Any]) -> None:
+def _check_codestream(file: BinaryIO, instance: Instance, frame: int, options: dict[str, Any]) -> Codestream | None:
     start = file.tell()
     encoded = get_frame(
         file,
@@ -121,3 +172,4 @@ def _check_codestream(file: BinaryIO, instance: Instance, frame: int, options: d
         )
     if breaks_off(encoded):
         raise UndecodableError("the compressed frame breaks off before its end")
+    return stream

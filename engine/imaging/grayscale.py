@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from engine.errors import UndecodableError
+from engine.imaging.lut import Lut, Values
 
-Values = npt.NDArray[np.float64]
 WHITE: Final = 255
 _TABLE_MAX: Final = 2**16
 
@@ -48,46 +48,16 @@ class Window:
         return np.clip((values - low) / (self.width - 1), 0, 1)
 
 
-@dataclass(frozen=True)
-class Lut:
-    """A look-up table of a Modality or VOI LUT Sequence item (PS3.3 C.11.1.1, C.11.2.1.1)."""
-
-    first: int
-    bits: int
-    entries: npt.NDArray[np.uint16]
-
-    @classmethod
-    def from_item(cls, item: Dataset, *, signed: bool) -> Lut:
-        """Read a table.
-
-        Raises
-        ------
-        ValueError
-            If descriptor and data do not fit.
-        """
-        count, first, bits = (int(value) for value in item.LUTDescriptor)
-        count = count or _TABLE_MAX
-        data = item.LUTData
-        if isinstance(data, bytes):
-            entries = np.frombuffer(data, "<u2" if len(data) >= 2 * count else "u1").astype(np.uint16)
-        else:
-            entries = np.atleast_1d(np.asarray(data)).astype(np.int64).astype(np.uint16)
-        if not 1 <= bits <= 16 or len(entries) < count:
-            raise ValueError("a look-up table's descriptor does not fit its data")
-        if signed and first >= 2**15:  # the descriptor's second value is signed where the input is
-            first -= 2**16
-        return cls(first, bits, entries[:count])
-
-    def apply(self, values: Values) -> Values:
-        """Return the entries for input values; those beyond the table get its first or last one."""
-        place = np.clip(np.round(values) - self.first, 0, len(self.entries) - 1)
-        return self.entries[place.astype(np.int64)].astype(np.float64)
-
-
 def to_display(
-    stored: npt.NDArray[Any], header: Dataset, frame: int, photometric: str, window: Window | None = None
+    stored: npt.NDArray[Any],
+    header: Dataset,
+    frame: int,
+    photometric: str,
+    window: Window | None = None,
+    *,
+    little: bool = True,
 ) -> npt.NDArray[np.uint8]:
-    """Return a monochrome frame as display values: 0 is black, 255 white.
+    """Return a monochrome frame as display values: 0 is black, 255 white; what pads the image is black.
 
     Parameters
     ----------
@@ -95,24 +65,35 @@ def to_display(
         Stored values, integer or float.
     header : Dataset
     frame : int
-        Frame number, from 1, for per-frame functional groups.
+        Frame number, from 1, for functional groups.
     photometric : {"MONOCHROME1", "MONOCHROME2"}
     window : Window, optional
         Instead of the object's own VOI LUT or window.
+    little : bool
+        Byte order of the header's look-up tables.
+
+    Raises
+    ------
+    UndecodableError
+        If the values are not finite.
     """
-    low, high = _range(stored, header)
-    signed = bool(np.issubdtype(stored.dtype, np.signedinteger))
-    modality = _modality(header, frame, signed=signed)
-    whole = np.issubdtype(stored.dtype, np.integer) and high - low < _TABLE_MAX
-    reach = modality(np.arange(low, high + 1) if whole else np.array([low, high]))
+    whole = bool(np.issubdtype(stored.dtype, np.integer))
+    padding = _padding(header, stored.dtype)
+    low, high = _range(stored, padding)
+    modality = _modality(header, frame, signed=bool(np.issubdtype(stored.dtype, np.signedinteger)), little=little)
+    stepwise = whole and high - low < _TABLE_MAX
+    reach = modality(np.arange(low, high + 1) if stepwise else np.array([low, high]))
     inverted = photometric == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
-    voi = _voi(header, frame, window, reach)
+    voi = _voi(header, frame, window, reach, little=little)
 
     def display(values: Values) -> npt.NDArray[np.uint8]:
         shown = voi(modality(values))
-        return np.round((1 - shown if inverted else shown) * WHITE).astype(np.uint8)
+        result = np.round((1 - shown if inverted else shown) * WHITE).astype(np.uint8)
+        if padding is not None:
+            result[(values >= padding[0]) & (values <= padding[1])] = 0
+        return result
 
-    if np.issubdtype(stored.dtype, np.integer):
+    if whole:
         first, last = int(stored.min()), int(stored.max())
         if last - first < _TABLE_MAX:
             # One entry for each value that occurs, instead of floating point for each pixel; row by row, as numpy
@@ -125,14 +106,23 @@ def to_display(
     return display(np.nan_to_num(stored.astype(np.float64), nan=low, posinf=high, neginf=low))
 
 
-def _range(stored: npt.NDArray[Any], header: Dataset) -> tuple[float, float]:
-    """Smallest and largest stored value, without the padding around the image (PS3.3 C.7.5.1.1.2)."""
-    padding = header.get("PixelPaddingValue")
+def _padding(header: Dataset, dtype: np.dtype[Any]) -> tuple[float, float] | None:
+    """The stored values that pad the image (PS3.3 C.7.5.1.1.2; of floating point C.7.6.24, C.7.6.25)."""
+    prefix = {"f4": "Float", "f8": "DoubleFloat"}.get(dtype.str[1:], "")
+    value, limit = (header.get(f"{prefix}PixelPadding{which}") for which in ("Value", "RangeLimit"))
+    if not isinstance(value, int | float):
+        return None
+    ends = np.array([value, limit if isinstance(limit, int | float) else value])
+    if np.issubdtype(dtype, np.integer):
+        ends = ends.astype(np.int64).astype(dtype)  # of signed pixels it is sometimes written as unsigned
+    return float(ends.min()), float(ends.max())
+
+
+def _range(stored: npt.NDArray[Any], padding: tuple[float, float] | None) -> tuple[float, float]:
+    """Smallest and largest stored value, without what pads the image."""
     inside = np.isfinite(stored) if np.issubdtype(stored.dtype, np.floating) else None
-    if isinstance(padding, int):
-        limit = header.get("PixelPaddingRangeLimit")
-        other = limit if isinstance(limit, int) else padding
-        kept = (stored < min(padding, other)) | (stored > max(padding, other))
+    if padding is not None:
+        kept = (stored < padding[0]) | (stored > padding[1])
         inside = kept if inside is None else inside & kept
     values = stored if inside is None or not inside.any() else stored[inside]
     low, high = float(np.min(values)), float(np.max(values))
@@ -141,26 +131,30 @@ def _range(stored: npt.NDArray[Any], header: Dataset) -> tuple[float, float]:
     return low, high
 
 
-def _modality(header: Dataset, frame: int, *, signed: bool) -> Callable[[Values], Values]:
+def _modality(header: Dataset, frame: int, *, signed: bool, little: bool) -> Callable[[Values], Values]:
     """The modality LUT, or rescale slope and intercept (PS3.3 C.11.1)."""
-    if lut := _lut(header, "ModalityLUTSequence", signed=signed):
+    # The tables of these lead back to X-ray intensities and are not for display (PS3.3 C.8.7.1.1.2).
+    projection = header.get("Modality") in ("XA", "XRF") and header.get("PixelIntensityRelationship") in ("LOG", "DISP")
+    if not projection and (lut := _lut(header, "ModalityLUTSequence", signed=signed, little=little)):
         return lut.apply
     source = _group(header, frame, "PixelValueTransformationSequence") or header
-    slope, intercept = _number(source, "RescaleSlope"), _number(source, "RescaleIntercept")
-    if not slope:  # missing, or a slope that would leave no image
-        return lambda values: values
-    return lambda values: values * slope + (intercept or 0.0)
+    slope = _number(source, "RescaleSlope") or 1.0  # missing, or one that would leave no image
+    intercept = _number(source, "RescaleIntercept") or 0.0
+    return lambda values: values * slope + intercept
 
 
-def _voi(header: Dataset, frame: int, window: Window | None, reach: Values) -> Callable[[Values], Values]:
+def _voi(
+    header: Dataset, frame: int, window: Window | None, reach: Values, *, little: bool
+) -> Callable[[Values], Values]:
     """The VOI LUT, else the first window, else the whole range of the data (PS3.3 C.11.2)."""
     if window is not None:
         return window.apply
     low, high = float(reach.min()), float(reach.max())
-    if lut := _lut(header, "VOILUTSequence", signed=low < 0):
+    source = _group(header, frame, "FrameVOILUTSequence") or header
+    if lut := _lut(source, "VOILUTSequence", signed=low < 0, little=little):
         top = float(2**lut.bits - 1)
         return lambda values: np.clip(lut.apply(values) / top, 0, 1)
-    if own := _window(_group(header, frame, "FrameVOILUTSequence") or header):
+    if own := _window(source):
         return own.apply
     return lambda values: np.clip((values - low) / ((high - low) or 1.0), 0, 1)
 
@@ -176,12 +170,12 @@ def _window(source: Dataset) -> Window | None:
         return None
 
 
-def _lut(header: Dataset, keyword: str, *, signed: bool) -> Lut | None:
-    items = header.get(keyword)
+def _lut(source: Dataset, keyword: str, *, signed: bool, little: bool) -> Lut | None:
+    items = source.get(keyword)
     if not items:
         return None
     try:
-        return Lut.from_item(items[0], signed=signed)
+        return Lut.from_item(items[0], signed=signed, little=little)
     except (AttributeError, TypeError, ValueError):
         return None
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.pixels.processing import apply_color_lut
+from pydicom.uid import ExplicitVRBigEndian
 
 from engine.errors import UndecodableError
+from engine.geometry import spacing_of
+from engine.imaging.color import COLORS, to_rgb
 from engine.imaging.decode import Frame, decode_frame
 from engine.imaging.grayscale import Window, to_display
+from engine.imaging.lut import Palette
 from engine.imaging.transform import Transform
 from engine.study import READ_ERRORS, Instance
 
 _GRAY: Final = ("MONOCHROME1", "MONOCHROME2")
-_SPACINGS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
 @dataclass(frozen=True)
@@ -65,39 +67,39 @@ def render_frame(instance: Instance, frame: int = 1, window: Window | None = Non
     """
     decoded = decode_frame(instance, frame)
     try:
-        rgb = _rgb(decoded, instance.header, frame, window)
+        rgb = _rgb(decoded, instance, frame, window)
     except READ_ERRORS as error:
         raise UndecodableError(f"the image cannot be rendered ({type(error).__name__})") from error
     rows, columns = rgb.shape[:2]
-    return RenderedFrame(rgb, Transform(rows, columns), instance.sop_instance_uid, frame, _aspect(instance.header))
+    aspect = _aspect(instance.header, frame)
+    return RenderedFrame(rgb, Transform(rows, columns), instance.sop_instance_uid, frame, aspect)
 
 
-def _rgb(decoded: Frame, header: Dataset, frame: int, window: Window | None) -> npt.NDArray[np.uint8]:
-    samples = decoded.samples
-    if decoded.photometric in _GRAY and samples.ndim == 2:
-        gray = to_display(samples, header, frame, decoded.photometric, window)
+def _rgb(decoded: Frame, instance: Instance, frame: int, window: Window | None) -> npt.NDArray[np.uint8]:
+    samples, photometric = decoded.samples, decoded.photometric
+    if samples.ndim == 2 and photometric in _GRAY:
+        gray = to_display(samples, instance.header, frame, photometric, window, little=_little(instance))
         return np.repeat(gray[:, :, np.newaxis], 3, axis=2)
-    if decoded.photometric == "PALETTE COLOR" and samples.ndim == 2:
-        mapped = apply_color_lut(samples, header)
-        return _eight_bits(mapped[:, :, :3], mapped.dtype.itemsize * 8)
-    if decoded.photometric == "RGB" and samples.ndim == 3 and samples.shape[2] == 3:
-        return _eight_bits(samples, decoded.bits)
-    raise UndecodableError(f"images in {decoded.photometric} with this many samples cannot be rendered")
+    if samples.ndim == 2 and photometric == "PALETTE COLOR":
+        signed = bool(np.issubdtype(samples.dtype, np.signedinteger))
+        return Palette.from_header(instance.header, signed=signed, little=_little(instance)).apply(samples)
+    if samples.ndim == 3 and samples.shape[2] == 3 and photometric in COLORS:
+        return to_rgb(samples, photometric, decoded.bits)
+    raise UndecodableError(f"images in {photometric} with this many samples cannot be rendered")
 
 
-def _eight_bits(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(samples >> (bits - 8) if bits > 8 else samples).astype(np.uint8)
+def _little(instance: Instance) -> bool:
+    """Byte order of the header's elements."""
+    return instance.transfer_syntax != ExplicitVRBigEndian
 
 
-def _aspect(header: Dataset) -> float:
+def _aspect(header: Dataset, frame: int) -> float:
     """Row spacing over column spacing (PS3.3 10.7.1.3), or the aspect ratio (C.7.6.3.1.7); 1 where neither is told."""
-    for keyword in _SPACINGS:
-        value = header.get(keyword)
-        if isinstance(value, MultiValue | list) and len(value) == 2:
-            try:
-                vertical, horizontal = float(value[0]), float(value[1])
-            except (TypeError, ValueError):
-                continue
-            if vertical > 0 and horizontal > 0:
-                return vertical / horizontal
+    if spacing := spacing_of(header, frame):
+        return spacing.row_mm / spacing.column_mm
+    value = header.get("PixelAspectRatio")
+    if isinstance(value, MultiValue | list) and len(value) == 2:
+        vertical, horizontal = (int(part) if isinstance(part, int) else 0 for part in value)
+        if vertical > 0 and horizontal > 0:
+            return vertical / horizontal
     return 1.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pydicom.data
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
@@ -51,3 +52,18 @@ def store(dataset: Dataset, path: Path, syntax: UID = ExplicitVRLittleEndian) ->
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3.4")
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def completed(name: str, folder: Path) -> Path:
+    """One of pydicom's files; a copy with the UIDs that it lacks, as samples of codecs often do."""
+    path = PYDICOM_FILES / name
+    dataset = dcmread(path)
+    missing = {
+        k: uid for k, uid in {"SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2"}.items() if k not in dataset
+    }
+    if not missing:
+        return path
+    for keyword, uid in missing.items():
+        setattr(dataset, keyword, uid)
+    dataset.save_as(folder / name)
+    return folder / name
