@@ -19,7 +19,7 @@ def written():
     """Write one reading."""
     images = ct_series()
     read = reading(images, boxes_on(images))
-    return write_results(read, images, OutputProfile()), read, images
+    return write_results(read, images, OutputProfile(presentation_state=False)), read, images
 
 
 def group(results, number=0):

@@ -96,10 +96,11 @@ def test_superseding_results_are_other_objects_and_name_their_predecessors():
 @pytest.mark.parametrize(
     ("profile", "expected"),
     [
-        (OutputProfile(), ["sr", "narrative-en", "narrative-zh", "seg"]),
-        (OutputProfile(languages=("zh",)), ["sr", "narrative-zh", "seg"]),
-        (OutputProfile(seg=False, narrative_sr=False), ["sr"]),
-        (OutputProfile(region_sr=False, seg=False), ["sr", "narrative-zh"]),
+        (OutputProfile(), ["sr", "narrative-en", "narrative-zh", "seg", "gsps"]),
+        (OutputProfile(languages=("zh",)), ["sr", "narrative-zh", "seg", "gsps"]),
+        (OutputProfile(seg=False, narrative_sr=False), ["sr", "gsps"]),
+        (OutputProfile(region_sr=False, seg=False, presentation_state=False), ["sr", "narrative-zh"]),
+        (OutputProfile(seg=False, narrative_sr=False, presentation_state=False, key_objects=True), ["sr", "kos"]),
     ],
 )
 def test_profile_chooses_the_kinds(profile, expected):
@@ -132,7 +133,7 @@ def test_no_narrative_is_written_where_there_is_nothing_to_say():
     sources = ct_series()
     read = reading(sources, boxes_on(sources), narrative={"zh": "影像诊断：圆盘。"})
     kinds = [kind_of(result) for result in write_results(read, sources, OutputProfile())]
-    assert kinds == ["sr", "narrative-zh", "seg"]
+    assert kinds == ["sr", "narrative-zh", "seg", "gsps"]
 
 
 def test_partial_reading_says_so_in_every_language_and_is_not_complete():
@@ -196,18 +197,20 @@ def test_commissioning_results_say_in_every_object_and_language_that_they_are_no
 
 def test_content_time_is_the_readings_in_the_zone_of_the_study():
     sources = ct_series()
-    results = write_results(reading(sources, boxes_on(sources)), sources, OutputProfile())
+    results = write_results(reading(sources, boxes_on(sources)), sources, OutputProfile(presentation_state=False))
     assert {(str(result.ContentDate), str(result.ContentTime)) for result in results} == {("20261122", "102030.123456")}
     for source in sources:
         source.TimezoneOffsetFromUTC = "+0800"
-    results = write_results(reading(sources, boxes_on(sources)), sources, OutputProfile())
+    results = write_results(reading(sources, boxes_on(sources)), sources, OutputProfile(presentation_state=False))
     assert {(str(result.ContentDate), str(result.ContentTime)) for result in results} == {("20261122", "182030.123456")}
     assert {result.TimezoneOffsetFromUTC for result in results} == {"+0800"}
     contributed = {str(result.ContributingEquipmentSequence[0].ContributionDateTime) for result in results}
     assert contributed == {"20261122102030.123456+0000"}  # the same moment, with its own zone
     far = datetime(2026, 11, 22, 3, tzinfo=timezone(timedelta(hours=9)))
     assert far.astimezone(UTC).day == 21
-    results = write_results(reading(sources, boxes_on(sources), created=far), sources, OutputProfile())
+    results = write_results(
+        reading(sources, boxes_on(sources), created=far), sources, OutputProfile(presentation_state=False)
+    )
     assert str(results[0].ContentDate) == "20261122"
 
 
@@ -229,7 +232,7 @@ def test_findings_on_several_radiographs_make_a_segmentation_each():
     read = reading(images, [finding("disc", *(region(image, (5, 5, 20, 30)) for image in images))])
     results = write_results(read, images, OutputProfile(narrative_sr=False))
     check_results(results, read, images)
-    assert [kind_of(result) for result in results] == ["sr", "seg", "seg-2", "seg-3"]
-    frames = {result.FrameOfReferenceUID for result in results[1:]}
+    assert [kind_of(result) for result in results] == ["sr", "seg", "seg-2", "seg-3", "gsps", "gsps-2", "gsps-3"]
+    frames = {result.FrameOfReferenceUID for result in results[1:4]}
     assert len(frames) == 3
     assert all(frame.startswith("2.25.") for frame in frames)
