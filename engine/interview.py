@@ -13,6 +13,7 @@ from engine.imaging import RenderedFrame, Window, render_frame
 from engine.plan import Plan, Task
 from engine.prompts import Prompts
 from engine.record import ReadingRecord
+from engine.refine import BoxRefiner, Refiner
 from engine.runtime.protocol import Answer, CancelToken, Rgb, Runtime
 from engine.study import Instance
 
@@ -34,6 +35,8 @@ class Interview:
         Checked before each question, and by the runtime.
     progress : callable, optional
         Called after each question with the number of questions asked and the number expected so far.
+    refiner : Refiner
+        Draws the outlines of what is found.
 
     Attributes
     ----------
@@ -50,6 +53,7 @@ class Interview:
     prompts: Prompts
     cancel: CancelToken | None = None
     progress: Progress | None = None
+    refiner: Refiner = field(default_factory=BoxRefiner)
     record: ReadingRecord = field(default_factory=ReadingRecord)
     expected: int = 0
     begun: float = field(default_factory=time.monotonic)

@@ -11,6 +11,7 @@ from engine.imaging import render_frame
 from engine.interview import Interview, Progress
 from engine.plan import Plan
 from engine.prompts import Prompts
+from engine.refine import BoxRefiner, Refiner, load_refiner
 from engine.runtime.protocol import CancelToken, Runtime
 from engine.selection import select_frames
 from engine.study import Study
@@ -28,6 +29,7 @@ def read_study(
     cancel: CancelToken | None = None,
     progress: Progress | None = None,
     prompts: Prompts | None = None,
+    refiner: Refiner | None = None,
 ) -> StudyReading:
     """Read a study.
 
@@ -48,6 +50,8 @@ def read_study(
         Called after each question with the number of questions asked and the number expected so far.
     prompts : Prompts, optional
         The table of prompts; the one that ships without.
+    refiner : Refiner, optional
+        Draws outlines within the boxes where the plan names no refiner; without, a box stays a box.
 
     Raises
     ------
@@ -55,9 +59,12 @@ def read_study(
         If `cancel` was set.
     RuntimeLostError
         If the engine failed.
+    ModelError
+        If the plan's refiner cannot be used.
     """
     wanted = tuple(language for language in plan.languages if language in languages)
-    interview = Interview(plan, runtime, wanted, prompts or Prompts.shipped(), cancel, progress)
+    drawing = load_refiner(plan.refiner) if plan.refiner else refiner or BoxRefiner()
+    interview = Interview(plan, runtime, wanted, prompts or Prompts.shipped(), cancel, progress, drawing)
     _read_images(study, interview)
     record = interview.record
     record.findings = link(record.findings, study)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from engine.errors import ModelError
 from engine.findings import Finding, Language, Laterality, Region
 from engine.grammar import plain
 from engine.grounding import DISAGREEMENT, Candidate
@@ -23,16 +24,27 @@ def finding_of(image: ImageInterview, candidate: Candidate, told: Mapping[Langua
     names = {language: candidate.object.names[language] for language in image.languages}
     text = {language: told.get(language) or names[language][:1].upper() + names[language][1:] for language in names}
     notes += [f"the text ({language}) is the name from the label table" for language in names if language not in told]
+    region = _region(image, candidate, notes)
     return Finding(
         label=clean(candidate.label),
         concept=candidate.object.concept,
         names=names,
         text=text,
         certainty=sure,
-        regions=(Region(image.rendered.sop_instance_uid, image.rendered.frame, candidate.box),),
+        regions=(region,),
         laterality=laterality(image.instance),
         notes=tuple(notes),
     )
+
+
+def _region(image: ImageInterview, candidate: Candidate, notes: list[str]) -> Region:
+    """The box, with the outline that the refiner draws in it; a refiner that fails loses no finding."""
+    rendered, mask = image.rendered, None
+    try:
+        mask = image.interview.refiner.refine(rendered.rgb, candidate.box)
+    except ModelError as error:
+        notes.append(f"no outline was drawn: {error}")
+    return Region(rendered.sop_instance_uid, rendered.frame, candidate.box, mask)
 
 
 def laterality(instance: Instance) -> Laterality:

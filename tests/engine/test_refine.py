@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from engine import load_plans, load_studies, read_study
 from engine.errors import ModelError
 from engine.findings import Box
+from engine.grammar import format_boxes
 from engine.masks import Pixels, box_slices, unpack
 from engine.phantom import scenes
 from engine.phantom.drawing import Insert, coverage, draw
@@ -20,6 +22,7 @@ from engine.phantom.studies import truth_boxes
 from engine.refine import BoxRefiner, load_refiner
 from engine.refine.threshold import METHOD
 from engine.runtime.protocol import Rgb
+from engine.runtime.scripted import ScriptedRuntime
 
 THRESHOLD = load_refiner("threshold")
 
@@ -138,6 +141,50 @@ def test_the_plain_refiner_leaves_every_box():
     assert isinstance(load_refiner("box"), BoxRefiner)
     assert load_refiner("box").refine(np.zeros((9, 9, 3), np.uint8), (0.0, 0.0, 9.0, 9.0)) is None
     assert load_refiner("box") is load_refiner("box")
+
+
+class BrokenRefiner:
+    def refine(self, rgb, box):  # noqa: ARG002
+        raise ModelError("decoder.onnx failed on an image (Fail)")
+
+
+@pytest.fixture
+def outlined(make, tmp_path):
+    """Read a frame with a disc, found in its box."""
+    y, x = np.mgrid[:200, :100]
+    disc = (x - 20.0) ** 2 / 9**2 + (y - 60.0) ** 2 / 18**2 < 1
+    make(np.where(disc, 900, 300).astype(np.uint16))
+    (study,), _ = load_studies([tmp_path])
+    answer = format_boxes("disc", [(100, 200, 300, 400)])
+    runtime = ScriptedRuntime({"Please locate": answer}, commissioning=True)
+
+    def run(plan_refiner=None, **options):
+        plan = load_plans()["phantom"].model_copy(update={"tasks": ("detection",), "refiner": plan_refiner})
+        (found,) = read_study(study, plan, runtime, **options).findings
+        return found, disc
+
+    return run
+
+
+def test_the_reader_draws_outlines_as_the_plan_says_else_as_it_is_told(outlined):
+    assert outlined()[0].regions[0].mask is None
+    for options in (
+        {"plan_refiner": "threshold"},
+        {"refiner": THRESHOLD},
+        {"plan_refiner": "threshold", "refiner": BoxRefiner()},
+    ):
+        found, disc = outlined(**options)
+        (region,) = found.regions
+        assert region.mask.method == METHOD
+        assert iou(region_of(disc[:, :, None], region.box, region.mask), disc) > 0.9
+        assert found.notes == outlined()[0].notes
+    assert outlined(plan_refiner="box", refiner=THRESHOLD)[0].regions[0].mask is None
+
+
+def test_a_refiner_that_fails_loses_no_finding_and_is_told(outlined):
+    found, _ = outlined(refiner=BrokenRefiner())
+    assert found.regions[0].mask is None
+    assert "no outline was drawn: decoder.onnx failed on an image (Fail)" in found.notes
 
 
 def test_an_unknown_refiner_is_refused_with_those_there_are():
