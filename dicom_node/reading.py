@@ -22,6 +22,7 @@ from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
 from engine.findings import LANGUAGES, Language, NotRead, StudyReading
 from engine.plan import choose_plan, load_plans
 from engine.reader import read_study
+from engine.refine import load_refiner
 from engine.runtime import Runtime, load_runtime
 from engine.study import Study, load_studies
 
@@ -145,6 +146,7 @@ class Reader:
         with watch.watching():
             with watch.loading():
                 runtime = self._load()
+                refiner = load_refiner(self._settings.engine.refiner)
             watch.token.check()
             try:
                 plan = choose_plan(study, runtime.identity, plans.values())
@@ -159,6 +161,7 @@ class Reader:
                     languages=self._languages(),
                     cancel=watch.token,
                     progress=watch.progress,
+                    refiner=refiner,
                     now=self._clock().astimezone(),  # results of studies that name no time zone are in local time
                 )
             except RuntimeLostError:

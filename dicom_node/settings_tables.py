@@ -119,6 +119,12 @@ class EngineSettings(Section):
     threads: PositiveInt | None = Field(default=None, description="CPU threads of onnx; its own choice without.")
     device: str | None = Field(default=None, description="Where torch computes, for example cuda; its choice without.")
     dtype: str | None = Field(default=None, description="Number type of torch, for example bfloat16.")
+    refiner: str = Field(
+        default="box",
+        min_length=1,
+        description="What draws outlines within boxes where a plan does not say: box (none) | threshold (brightness) | "
+        "the path of the TOML file of a box-prompted ONNX model.",
+    )
 
 
 class ReadingSettings(Section):

@@ -294,6 +294,17 @@ def test_a_model_that_is_not_there_fails_the_study_and_a_retry_heals_it(bench: B
     assert bench.run(dataset.StudyInstanceUID).state is State.DELIVERING
 
 
+def test_a_refiner_that_is_not_there_fails_the_study(bench: Bench) -> None:
+    engine = bench.settings.engine.model_copy(update={"refiner": "nowhere.toml"})
+    settings = bench.settings.model_copy(update={"engine": engine})
+    reader = Reader(settings, bench.ledger, bench.spool, NoDispatcher(), bench.clock)  # type: ignore[arg-type]
+    dataset = image()
+    reader.read(bench.queue(dataset))
+    reader.close()
+    assert bench.run(dataset.StudyInstanceUID).state is State.FAILED
+    assert "nowhere.toml cannot be read" in bench.run(dataset.StudyInstanceUID).reason
+
+
 def test_an_unexpected_error_ends_this_study_only_and_its_words_go_nowhere(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
