@@ -21,7 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import UID
 
 from engine.findings import StudyReading
-from sr_writer.text import clean_line, clean_text
+from sr_writer.text import SHORT_TEXT, clean_line, clean_text
 from sr_writer.uids import WRITER_VERSION, derive_uid
 
 PRIVATE_SCHEME: Final = "99MEDREGA"
@@ -58,9 +58,9 @@ class Identity:
         settings = ", ".join(f"{key}={value}" for key, value in sorted(reading.decoding.items()))
         # One item: it stands in every region's group, and readers show the first of several only.
         self.parameters = clean_text(
-            f"weights sha256 {model.weights_digest}; runtime {model.runtime}, build {model.engine_build}; "
-            f"plan {reading.plan}, prompts {reading.prompts_version}; decoding {settings or 'as the runtime has it'}; "
-            f"reading {reading.digest}, written by {SOFTWARE}"
+            f"reading {reading.digest}, written by {SOFTWARE}; weights sha256 {model.weights_digest}; "
+            f"runtime {model.runtime}, build {model.engine_build}; "
+            f"plan {reading.plan}, prompts {reading.prompts_version}; decoding {settings or 'as the runtime has it'}"
         )
         self._created = reading.created
 
@@ -73,7 +73,7 @@ class Identity:
             software_versions=self.software_versions,
             device_serial_number=self.serial_number,
             contribution_datetime=self._created,
-            contribution_description="AI reading of the source images, written as DICOM",
+            contribution_description=clean_text(f"AI reading of the source images; {self.parameters}", SHORT_TEXT),
         )
         item.DeviceUID = UID(self.device_uid)
         return item

@@ -1,4 +1,4 @@
-"""What the library knows of the sources' SOP classes, and what it is told where it knows nothing.
+"""Information object definitions: what the library knows of them, and what it is told where it knows nothing.
 
 It looks attributes up in its own copy of PS3.3, which has neither private nor most retired classes; images of such
 classes are all the same received, read and referred to. It is given a secondary capture in their place, and the
@@ -7,15 +7,24 @@ references get their own class back when a result is finished.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 # Not public, and the only place that says which IODs the library knows; its version is pinned for this.
-from highdicom._standard_utils import get_sop_class_iod_map, is_attribute_in_iod
+from highdicom._standard_utils import (
+    get_iod_module_map,
+    get_module_attribute_map,
+    get_sop_class_iod_map,
+    is_attribute_in_iod,
+)
 from pydicom.dataset import Dataset
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
 SINGLE_FRAME: Final = str(SecondaryCaptureImageStorage)
 MULTI_FRAME: Final = str(MultiFrameTrueColorSecondaryCaptureImageStorage)
+
+_BY_CHOICE: Final = ("sr-document-content", "segmentation-multi-frame-functional-groups")
+"""Modules whose tables list every alternative as required: which one is, depends on the item or frame."""
 
 
 def known_class(sop_class_uid: str, frames: int) -> str:
@@ -54,3 +63,26 @@ def restore_classes(dataset: Dataset, classes: dict[str, str]) -> None:
             if sop_class_uid is not None and item.get("ReferencedSOPClassUID") != sop_class_uid:
                 item.ReferencedSOPClassUID = sop_class_uid
             restore_classes(item, classes)
+
+
+def missing_attributes(dataset: Dataset) -> Iterator[str]:
+    """Name what the mandatory modules of a dataset's IOD require and it lacks (PS3.3 Annex A).
+
+    Type 1 is present with a value, type 2 is present; what is nested is required of every item of its sequence.
+    """
+    attributes = get_module_attribute_map()
+    for module in get_iod_module_map()[get_sop_class_iod_map()[str(dataset.SOPClassUID)]]:
+        if module["usage"] != "M" or module["key"] in _BY_CHOICE:
+            continue
+        for attribute in attributes[module["key"]]:
+            keyword, kind = attribute["keyword"], attribute["type"]
+            for item in _items(dataset, attribute["path"]) if kind in ("1", "2") else ():
+                if keyword not in item or (kind == "1" and item[keyword].is_empty):
+                    yield ".".join([*attribute["path"], keyword])
+
+
+def _items(dataset: Dataset, path: Sequence[str]) -> list[Dataset]:
+    level = [dataset]
+    for keyword in path:
+        level = [item for parent in level for item in parent.get(keyword) or []]
+    return level

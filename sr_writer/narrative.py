@@ -24,6 +24,7 @@ from pydicom.sr.coding import Code
 
 from engine.findings import Language, RunState, StudyReading
 from sr_writer.context import Context
+from sr_writer.measurements import count_words, extent, size_words
 from sr_writer.region_sr import LANGUAGE_CODES, predecessors
 from sr_writer.text import clean_text
 from sr_writer.wording import comment, limits, preamble, state_words
@@ -40,12 +41,13 @@ _SUMMARY: Final[dict[tuple[bool, bool], Code]] = {
 }
 
 
-def has_narrative(reading: StudyReading, language: Language) -> bool:
+def has_narrative(context: Context, language: Language) -> bool:
     """Whether a reading that has regions has something to say beside them."""
+    reading = context.reading
     return bool(
         reading.narrative.get(language, "").strip()
         or reading.partial
-        or any(not finding.regions for finding in reading.findings)
+        or any(not finding.regions or extent(context, finding) for finding in reading.findings)
     )
 
 
@@ -107,7 +109,11 @@ def _findings(context: Context, language: Language) -> ContainerContentItem:
         )
     )
     for finding in reading.findings:
-        content.append(_text(codes.DCM.Finding, comment(reading, finding, (language,))))
+        words = [comment(reading, finding, (language,)), size_words(context, finding, language)]
+        content.append(_text(codes.DCM.Finding, " | ".join(filter(None, words))))
+    counts = count_words(context, language)
+    if counts:
+        content.append(_text(codes.DCM.Finding, counts))
     narrative = clean_text(reading.narrative.get(language, ""))
     if narrative:
         content.append(_text(codes.DCM.Finding, narrative))

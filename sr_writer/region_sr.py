@@ -1,17 +1,25 @@
-"""Regions as Comprehensive SR: Measurement Report (PS3.16 TID 1500), a Planar ROI group (TID 1410) a region."""
+"""Regions as SR: Measurement Report (PS3.16 TID 1500), a Planar ROI group (TID 1410) a region.
+
+Comprehensive SR, whose regions lie on images; Comprehensive 3D SR where the profile says so, and for slide microscopy,
+whose regions lie in the slide's coordinates.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 from highdicom.sr import (
     CodedConcept,
+    Comprehensive3DSR,
     ComprehensiveSR,
     FindingSite,
     GraphicTypeValues,
+    GraphicTypeValues3D,
     ImageRegion,
+    ImageRegion3D,
     LanguageOfContentItemAndDescendants,
     MeasurementReport,
     PlanarROIMeasurementsAndQualitativeEvaluations,
@@ -29,6 +37,8 @@ from engine.findings import Language, Region
 from sr_writer.codes import LATERALITY, site_of
 from sr_writer.context import Context
 from sr_writer.image_library import library_entry, name_modalities
+from sr_writer.measurements import measurements
+from sr_writer.slide import slide_polygon
 from sr_writer.sources import SourceImage, unique
 from sr_writer.text import clean_text
 from sr_writer.wording import comment
@@ -52,7 +62,7 @@ def write_region_sr(context: Context) -> Dataset:
     Returns
     -------
     Dataset
-        A Comprehensive SR.
+        A Comprehensive SR or Comprehensive 3D SR.
 
     Raises
     ------
@@ -61,9 +71,11 @@ def write_region_sr(context: Context) -> Dataset:
     """
     languages = context.profile.languages
     groups, images = [], []
-    for group, image in _groups(context):
+    is_3d = context.profile.sr_class == "comprehensive-3d"
+    for group, region, image in _groups(context):
         groups.append(group)
         images.append(image)
+        is_3d = is_3d or isinstance(region, ImageRegion3D)
     report = MeasurementReport(
         observation_context=context.identity.observation_context(),
         procedure_reported=codes.SCT.ImagingProcedure,
@@ -74,7 +86,7 @@ def write_region_sr(context: Context) -> Dataset:
         referenced_images=[library_entry(image) for image in unique(images)],
     )
     name_modalities(report[0], context.sources)
-    result = ComprehensiveSR(
+    result = (Comprehensive3DSR if is_3d else ComprehensiveSR)(
         evidence=context.sources.evidence(),
         content=report[0],
         is_complete=not context.reading.partial,
@@ -129,18 +141,23 @@ def predecessors(context: Context) -> list[Dataset] | None:
 
 def _groups(
     context: Context,
-) -> Iterator[tuple[PlanarROIMeasurementsAndQualitativeEvaluations, SourceImage]]:
+) -> Iterator[tuple[PlanarROIMeasurementsAndQualitativeEvaluations, ImageRegion | ImageRegion3D, SourceImage]]:
+    similar = Counter(concept.code for concept in context.concepts)
     for number, (finding, concept) in enumerate(zip(context.reading.findings, context.concepts, strict=True), 1):
         side = finding.laterality if finding.laterality in LATERALITY else concept.laterality
         words = clean_text(comment(context.reading, finding, context.profile.languages))
         for index, region in enumerate(finding.regions):
             image = context.sources.place(region)
+            place = _place(region, image)
+            numbers = None
+            if context.profile.measurements == "num":
+                numbers = measurements(finding, region, image, similar[concept.code])
             group = PlanarROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=TrackingIdentifier(
                     uid=context.uids.tracking_uid(number, index),
                     identifier=context.tracking_identifier(finding, number),
                 ),
-                referenced_region=_image_region(region, image),
+                referenced_region=place,
                 finding_type=concept.code,
                 finding_sites=[
                     FindingSite(
@@ -150,14 +167,22 @@ def _groups(
                 ],
                 algorithm_id=context.identity.algorithm(),
                 geometric_purpose=codes.SCT.BoundedBy,
+                measurements=numbers,
             )
             group[0].ContentSequence.append(
                 TextContentItem(name=codes.DCM.Comment, value=words, relationship_type=RelationshipTypeValues.CONTAINS)
             )
-            yield group, image
+            yield group, place, image
 
 
-def _image_region(region: Region, image: SourceImage) -> ImageRegion:
+def _place(region: Region, image: SourceImage) -> ImageRegion | ImageRegion3D:
+    polygon = slide_polygon(region, image)
+    if polygon is not None:
+        return ImageRegion3D(
+            graphic_type=GraphicTypeValues3D.POLYGON,
+            graphic_data=polygon,
+            frame_of_reference_uid=str(image.header.FrameOfReferenceUID),
+        )
     source = SourceImageForRegion(
         referenced_sop_class_uid=image.known_class_uid,
         referenced_sop_instance_uid=image.sop_instance_uid,

@@ -97,7 +97,7 @@ def _documents(context: Context) -> Iterator[Dataset]:
         yield write_region_sr(context)
         if profile.narrative_sr:
             for language in profile.languages:
-                if has_narrative(reading, language):
+                if has_narrative(context, language):
                     yield write_narrative(context, language, f"narrative-{language}")
     elif profile.writes_sr:
         for language in profile.languages:

@@ -27,6 +27,7 @@ from engine.findings import (
 
 CT, MR, DX = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.1.1"
 ENHANCED_CT, US_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.3.1"
+VL_WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 ZH = {"disc": "圆盘", "cross": "十字", "breast": "乳房", "mass": "肿块"}
@@ -86,6 +87,31 @@ def enhanced_ct(frames: int = 5) -> Dataset:
         group.PlanePositionSequence = [position]
         groups.append(group)
     dataset.PerFrameFunctionalGroupsSequence = groups
+    return dataset
+
+
+def slide(**more: Any) -> Dataset:
+    """Make a tiled whole-slide image: 3 x 2 tiles of 80 x 96 pixels, a quarter turn on its glass."""
+    dataset = header(
+        VL_WHOLE_SLIDE,
+        "SM",
+        NumberOfFrames=6,
+        FrameOfReferenceUID=f"{STUDY}.9",
+        TotalPixelMatrixColumns=230,
+        TotalPixelMatrixRows=190,
+        ImageOrientationSlide=[0, -1, 0, -1, 0, 0],
+        DimensionOrganizationType="TILED_FULL",
+        SamplesPerPixel=3,
+        PhotometricInterpretation="RGB",
+    )
+    origin, measures, shared = Dataset(), Dataset(), Dataset()
+    origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = 20.0, 40.0
+    measures.PixelSpacing, measures.SliceThickness = [0.002, 0.001], 0.001
+    shared.PixelMeasuresSequence = [measures]
+    dataset.TotalPixelMatrixOriginSequence = [origin]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    for keyword, value in more.items():
+        setattr(dataset, keyword, value)
     return dataset
 
 
@@ -189,6 +215,7 @@ def sources_of_every_kind() -> dict[str, list[Dataset]]:
         "ultrasound multi-frame": [testdata("examples_ybr_color.dcm")],
         "ultrasound palette": [testdata("examples_palette.dcm")],
         "enhanced ct": [enhanced_ct()],
+        "slide": [slide()],
         "mr without frame of reference": no_frame_of_reference,
         "real ct": [testdata("CT_small.dcm")],
         "real mr": [testdata("MR_small.dcm")],

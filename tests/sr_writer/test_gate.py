@@ -11,15 +11,27 @@ from pydicom import dcmread
 from sr_cases import boxes_on, ct_series, header, reading
 
 from engine.errors import GateError, WriteError
-from sr_writer import OutputProfile, check_results, dump, write_results
+from sr_writer import OutputProfile, check_results, dump, kind_of, write_results
+
+ORDER = ("sr", "narrative-en", "narrative-zh", "gsps", "sc", "kos", "seg")
+"""By place: the first is the main SR, the last the segmentation."""
+GSPS, SC, KOS = ORDER.index("gsps"), ORDER.index("sc"), ORDER.index("kos")
 
 
 @pytest.fixture(scope="module")
 def written():
-    """Write one reading."""
+    """Write one reading as every kind."""
     images = ct_series()
     read = reading(images, boxes_on(images))
-    return write_results(read, images, OutputProfile(presentation_state=False)), read, images
+    results = write_results(read, images, OutputProfile(key_objects=True), pictures=picture)
+    of_kind = {kind_of(result): dcmread(BytesIO(dump(result))) for result in results}
+    check_results(results, read, images)
+    return [of_kind[kind] for kind in ORDER], read, images
+
+
+def picture(sop_instance_uid, frame):  # noqa: ARG001 - the signature is that of `Pictures`
+    """Render every frame as a gray."""
+    return np.full((96, 80, 3), 90, dtype=np.uint8)
 
 
 def group(results, number=0):
@@ -111,7 +123,63 @@ def remove(number, keyword):
     return change
 
 
+def at(number, *path):
+    """Make a removal of a nested attribute of one result."""
+
+    def change(results):
+        item = results[number]
+        for keyword in path[:-1]:
+            item = item[keyword][0]
+        delattr(item, path[-1])
+
+    change.__name__ = f"no {'.'.join(path)} in result {number}"
+    return change
+
+
+def drawn_outside(results):
+    annotations = results[GSPS].GraphicAnnotationSequence
+    graphic = next(item for item in annotations if "GraphicObjectSequence" in item).GraphicObjectSequence[0]
+    graphic.GraphicData = [0, 0, 81, 0, 81, 20, 0, 20, 0, 0]
+
+
+def without_value(results):
+    comment = next(item for item in group(results).ContentSequence if item.ValueType == "TEXT")
+    del comment.TextValue
+
+
+def without_name(results):
+    del group(results).ContentSequence[2].ConceptNameCodeSequence
+
+
+def without_relationship(results):
+    del group(results).ContentSequence[2].RelationshipType
+
+
+def other_reading_named(results):
+    results[SC].ContributingEquipmentSequence[0].ContributionDescription = "another reading"
+
+
+def frame_without_place(results):
+    del results[-1].PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
+
+
 WRONG = [
+    (drawn_outside, "gsps: a graphic leaves its image"),
+    (without_value, "TEXT lacks TextValue"),
+    (without_name, "lacks ConceptNameCodeSequence"),
+    (without_relationship, "lacks RelationshipType"),
+    (other_reading_named, "sc: the contributing equipment does not name the reading"),
+    (frame_without_place, "frame lacks PlanePosition"),
+    (set_on(SC, "PixelData", b"\0" * 16), "sc: its size and its pixels"),
+    (set_on(SC, "DeviceUID", "1.2.3"), "the same device"),
+    (remove(SC, "ConversionType"), "sc: ConversionType is missing"),
+    (remove(SC, "SourceImageSequence"), "sc: SourceImageSequence is missing"),
+    (remove(GSPS, "PresentationCreationDate"), "gsps: PresentationCreationDate is missing"),
+    (remove(0, "PreliminaryFlag"), "sr: PreliminaryFlag is missing"),
+    (at(0, "ReferencedPerformedProcedureStepSequence"), "sr: ReferencedPerformedProcedureStepSequence is missing"),
+    (at(-1, "SegmentSequence", "SegmentAlgorithmType"), "seg: SegmentSequence.SegmentAlgorithmType is missing"),
+    *[(set_on(number, "StudyDate", "20260103"), "StudyDate differs") for number in (GSPS, SC, KOS)],
+    *[(set_on(number, "PatientID", "ID-9"), "PatientID differs") for number in (GSPS, SC, KOS)],
     (moved, "not where the reading says"),
     (outside, "leaves its image"),
     (emptied, "without regions is never sent"),
@@ -144,8 +212,6 @@ WRONG = [
 @pytest.mark.parametrize(("change", "message"), WRONG, ids=lambda value: getattr(value, "__name__", None))
 def test_each_wrong_result_is_caught(written, change, message):
     results, read, images = written
-    results = [dcmread(BytesIO(dump(result))) for result in results]
-    check_results(results, read, images)
     results = copy.deepcopy(results)
     change(results)
     with pytest.raises(GateError, match=message):
@@ -163,6 +229,11 @@ def test_two_results_in_one_series_are_caught(written):
 def test_results_of_another_reading_are_caught(written):
     results, _, images = written
     other = reading(images, boxes_on(images)[:1])
+    with pytest.raises(GateError, match="does not name the reading"):
+        check_results(results, other, images)
+    results = copy.deepcopy(results)
+    for result in results:
+        result.ContributingEquipmentSequence[0].ContributionDescription = other.digest
     with pytest.raises(GateError, match="4 regions were written for 1"):
         check_results(results, other, images)
 
