@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from engine.errors import ImageError, NotAnImageError
 from engine.findings import NotRead, SeriesRead
 from engine.imaging import check_image
-from engine.plan import Plan, laterality_of, mismatch, view_of
+from engine.plan import Plan, Task, laterality_of, mismatch, view_of
 from engine.series import Slice, Volume, is_derived, left_out, rank_volumes
 from engine.study import Instance, Series, Study
 
@@ -24,6 +24,8 @@ class Selection:
     ----------
     frames : tuple of (Instance, int)
         With frame numbers from 1, in reading order: the preferred volume first, its slices by their places.
+    skipped : mapping of (str, int) to frozenset of Task
+        The plan's tasks that are not asked of a frame, by SOP Instance UID and frame number.
     series : tuple of SeriesRead
         The series that they are of, and why those.
     not_read : tuple of NotRead
@@ -32,6 +34,7 @@ class Selection:
     """
 
     frames: tuple[tuple[Instance, int], ...]
+    skipped: Mapping[tuple[str, int], frozenset[Task]]
     series: tuple[SeriesRead, ...]
     not_read: tuple[NotRead, ...]
     damaged: bool
@@ -47,9 +50,8 @@ def select_frames(study: Study, plan: Plan) -> Selection:
     for (series, images), slices in zip(usable, volumes, strict=True):
         if images and slices is None:
             selector.take_images(series, images)
-    return Selection(
-        tuple(selector.frames), tuple(selector.series), (*study.unusable, *selector.not_read), selector.damaged
-    )
+    not_read = (*study.unusable, *selector.not_read)
+    return Selection(tuple(selector.frames), selector.skipped, tuple(selector.series), not_read, selector.damaged)
 
 
 class _Selector:
@@ -58,6 +60,7 @@ class _Selector:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.frames: list[tuple[Instance, int]] = []
+        self.skipped: dict[tuple[str, int], frozenset[Task]] = {}
         self.series: list[SeriesRead] = []
         self.not_read: list[NotRead] = []
         self.damaged = False
@@ -132,6 +135,10 @@ class _Selector:
         policy = self.plan.frames
         count = len(volume.places) if policy.slices_per_series == "all" else policy.slices_per_series
         chosen = _spread_by_place(volume.places, count)
+        asked = {task: {id(one) for one in _spread_by_place(chosen, n)} for task, n in policy.slices_for.items()}
+        for one in chosen:
+            if skipped := frozenset(task for task, few in asked.items() if id(one) not in few):
+                self.skipped[one.instance.sop_instance_uid, one.frame] = skipped
         self._take(volume.series, [(one.instance, one.frame) for one in chosen], len(volume.slices), reason)
 
     def take_images(self, series: Series, images: Sequence[Instance]) -> None:

@@ -193,6 +193,8 @@ def left_out(instance: Instance, rules: SeriesRules) -> str | None:
         return "a picture of a dose report"
     if "localizer" in rules.leave_out and ("LOCALIZER" in types or _LOCALIZER.search(said)):
         return "a localizer"
+    if "slide label" in rules.leave_out and {"LABEL", "OVERVIEW"}.intersection(types):
+        return "a picture of the slide's label or of the whole slide"
     if "screenshot" in rules.leave_out and (captured or any(_SCREEN.search(word) for word in types)):
         return "a picture of a screen"
     return None

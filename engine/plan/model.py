@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import pydicom.uid
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -34,7 +34,7 @@ Task = Literal[
 ]
 FINDING_TASKS: Final = ("detection", "grounded", "classification", "report")
 """Tasks that can find something, or say that there is nothing: a plan needs one of them."""
-LeftOut = Literal["localizer", "dose page", "screenshot", "derived"]
+LeftOut = Literal["localizer", "dose page", "screenshot", "slide label", "derived"]
 Orientation = Literal["axial", "coronal", "sagittal"]
 Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -107,8 +107,8 @@ class SeriesRules(_Part):
     Parameters
     ----------
     leave_out : tuple of str
-        Of ``localizer``, ``dose page``, ``screenshot`` and ``derived`` (reformats, projections, maps: what is not
-        ORIGINAL\\PRIMARY by Image Type).
+        Of ``localizer``, ``dose page``, ``screenshot``, ``slide label`` (and overview), and ``derived`` (reformats,
+        projections and maps of a volume, where the study has originals).
     volumes : int
         How many volumes are read: the best one of each kind (body part, contrast phase, MR sequence), and of more
         kinds than that the preferred ones. Images that stand alone are not counted.
@@ -124,7 +124,7 @@ class SeriesRules(_Part):
         A volume of fewer slices is a planning or monitoring scan and left out.
     """
 
-    leave_out: tuple[LeftOut, ...] = ("localizer", "dose page", "screenshot")
+    leave_out: tuple[LeftOut, ...] = ("localizer", "dose page", "screenshot", "slide label")
     volumes: Count = 4
     orientation: Orientation | None = None
     kernel: Literal["soft", "sharp"] | None = None
@@ -145,11 +145,14 @@ class FramePolicy(_Part):
         Slices of a volume: images with a position in the patient (PS3.3 C.7.6.2), chosen by it.
     frames_per_instance : int
         Frames of a multi-frame object that is no volume.
+    slices_for : dict of Task to int
+        Tasks that are asked of so many of a volume's slices only, evenly spread, as ``report = 3``.
     """
 
     images_per_series: Count = 4
     slices_per_series: Count | Literal["all"] = 1
     frames_per_instance: Count = 1
+    slices_for: dict[Task, Count] = {}
 
 
 class PlanWindow(_Part):
@@ -183,7 +186,7 @@ class PlanObject(_Part):
     Parameters
     ----------
     label : str
-        The model's own word.
+        The model's own word. In a plan it is enough where one of the plan's label sets has it.
     concept : str
         The clean name, key of the code table.
     en, zh : str
@@ -276,6 +279,24 @@ class Plan(_Part):
         plan = self.model_copy()
         plan._own = True
         return plan
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_label_sets(cls, data: Any) -> Any:
+        """Fill in what the plan's label sets tell of an object that is given by its label alone."""
+        if not isinstance(data, dict) or not isinstance(data.get("objects"), list | tuple):
+            return data
+        named = data.get("label_sets")
+        known = [label_sets()[n] for n in (named if isinstance(named, list | tuple) else ()) if n in label_sets()]
+        objects = list(data["objects"])
+        for place, item in enumerate(objects):
+            if isinstance(item, dict) and isinstance(word := item.get("label"), str):
+                label = next(
+                    (label for one in known for label in one.labels if label.word == word and label.concept), None
+                )
+                if label is not None:
+                    objects[place] = {"concept": label.concept, "en": label.concept, "zh": label.zh} | item
+        return {**data, "objects": objects}
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from engine.findings import Language
 from engine.grounding import Candidate
 from engine.interview import ImageInterview
-from engine.plan import FINDING_TASKS, Plan
+from engine.plan import FINDING_TASKS, Plan, Task
 from engine.tasks.classification import classify, recognise
 from engine.tasks.detection import detect
 from engine.tasks.grounded import Texts, describe, ground
@@ -38,12 +38,13 @@ def read_image(image: ImageInterview) -> None:
         report(image, candidates, alone={"report"} == set(FINDING_TASKS).intersection(image.plan.tasks))
 
 
-def questions_per_image(plan: Plan, languages: Sequence[Language]) -> int:
-    """How many questions each image costs before anything is found on it."""
-    once = ("detection" in plan.tasks or "grounded" in plan.tasks) + sum(
-        len(plan.sets_of(task)) for task in ("classification", "organ", "tissue") if task in plan.tasks
+def questions_per_image(plan: Plan, languages: Sequence[Language], skipped: Collection[Task] = ()) -> int:
+    """How many questions an image costs before anything is found on it, but for the skipped tasks."""
+    tasks = set(plan.tasks).difference(skipped)
+    once = bool({"detection", "grounded"} & tasks) + sum(
+        len(plan.sets_of(task)) for task in ("classification", "organ", "tissue") if task in tasks
     )
-    each = ("report" in plan.tasks) + ("vqa" in plan.tasks) * len(plan.questions)
+    each = ("report" in tasks) + ("vqa" in tasks) * len(plan.questions)
     return once + each * len(languages)
 
 

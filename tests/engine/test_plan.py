@@ -33,7 +33,12 @@ def study_of(*instances) -> Study:
 
 def test_plans_that_ship_load():
     plans = load_plans()
-    assert set(plans) == {"phantom", "general"}
+    assert set(plans) == {
+        *["phantom", "general", "chest-xray", "chest-xray-paediatric", "mammography", "spine-xray"],
+        *["musculoskeletal-xray", "ct-head", "ct-chest", "ct-abdomen", "mr-head", "mr-chest", "mr-abdomen"],
+        *["ultrasound", "dermoscopy", "fundus", "oct", "histopathology", "endoscopy"],
+    }
+    assert all(plan.title and plan.limits.seconds_per_study for plan in plans.values() if not plan.commissioning)
     phantom = plans["phantom"]
     assert [item.label for item in phantom.objects] == [
         *["disc", "ring", "bar pattern", "cross", "wedge"],
