@@ -38,6 +38,8 @@ COLOUR_NAMES: Final = (
 """One a finding, in turn: the same in segmentations, presentation states and pictures. All are light enough to carry
 black letters."""
 WARNING: Final[Colour] = (255, 176, 0)
+LETTERS: Final = 36
+"""Lines of letters that a picture's shorter side has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def colour(index: int) -> Colour:
 
 
 def draw_marks(
-    rgb: Rgb, marks: Sequence[Mark], *, aspect: float, limit: tuple[float, float], least: int
+    rgb: Rgb, marks: Sequence[Mark], *, aspect: float, limit: tuple[float, float], least: int, letters: int = LETTERS
 ) -> Image.Image:
     """Draw marks on a frame, with square pixels.
 
@@ -86,6 +88,8 @@ def draw_marks(
         Greatest width and height of the picture, pixels.
     least : int
         Smaller frames are enlarged to this width and height where the limit allows, so that names can be read.
+    letters : int
+        How many lines of letters the shorter side has room for.
     """
     rows, columns = rgb.shape[:2]
     wide, tall = (columns, rows * aspect) if aspect >= 1 else (columns / aspect, float(rows))
@@ -95,7 +99,7 @@ def draw_marks(
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
-    letters = font(letter_size(size))
+    height = letter_size(size, letters)
     line = max(2, round(min(size) / 300))
     taken: list[Place] = []
     for mark in marks:
@@ -105,18 +109,18 @@ def draw_marks(
             value * side / length for value, side, length in zip(mark.box, size * 2, (columns, rows) * 2, strict=True)
         )
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=mark.colour, width=line)
-        name = _fitting(mark.name, letter_size(size), size[0] - 6)
+        name = _fitting(mark.name, height, size[0] - 6)
         if not name:
             continue
-        taken.append(free_place(draw.textbbox((0, 0), name, font=letters), (x0, y0, x1, y1), size, taken))
+        taken.append(free_place(draw.textbbox((0, 0), name, font=font(height)), (x0, y0, x1, y1), size, taken))
         draw.rectangle(taken[-1], fill=mark.colour)
-        draw.text((taken[-1][0] + 3, taken[-1][1] + 2), name, fill="black", font=letters)
+        draw.text((taken[-1][0] + 3, taken[-1][1] + 2), name, fill="black", font=font(height))
     return picture
 
 
-def letter_size(size: tuple[int, int]) -> int:
+def letter_size(size: tuple[int, int], letters: int = LETTERS) -> int:
     """Give the height of letters, pixels, that can be read on a picture of a size."""
-    return max(14, round(min(size) / 36))
+    return max(14, round(min(size) / letters))
 
 
 def with_lines(picture: Image.Image, lines: Sequence[tuple[str, Colour]], *, above: bool = False) -> Image.Image:

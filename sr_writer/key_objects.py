@@ -38,7 +38,7 @@ def write_key_objects(context: Context) -> list[Dataset]:
         document_title=codes.DCM.OfInterest,
         referenced_objects=stand_ins,
         observer_device_context=context.identity.observer(),
-        description=clean_text(warning(context)),
+        description=clean_text(warning(context, context.profile.languages)),
     )
     result = KeyObjectSelectionDocument(
         evidence=stand_ins, content=content, **context.common("kos", 0, context.profile.languages, "key images")

@@ -215,7 +215,10 @@ def _graphics(
         letters = letter_size(size)
         taken: list[Place] = [(0.0, max(0.0, image.rows - letters * 1.5), float(image.columns), float(image.rows))]
         notice = TextObject(
-            clean_line(warning(context), SHORT_TEXT), units="PIXEL", bounding_box=taken[0], text_justification="LEFT"
+            clean_line(warning(context, context.profile.languages), SHORT_TEXT),
+            units="PIXEL",
+            bounding_box=taken[0],
+            text_justification="LEFT",
         )
         annotations.append(GraphicAnnotation([stand_in], above, number, text_objects=[notice]))
         for index, layer in layers.items():

@@ -75,7 +75,7 @@ def write_secondary_captures(context: Context, pictures: Pictures) -> list[Datas
             least=SMALLEST,
         )
         number = len(captures) + 1
-        picture = with_lines(picture, [(warning(context), WARNING)], above=True)
+        picture = with_lines(picture, [(warning(context, context.profile.languages), WARNING)], above=True)
         picture = with_lines(picture, [*_legend(context, image, frame), *_more(context, number, len(frames))])
         captures.append(_capture(context, image, frame, picture, len(captures)))
     return captures
@@ -114,9 +114,8 @@ def region_name(context: Context, index: int, languages: tuple[Language, ...]) -
     return clean_line(f"{index + 1} {' / '.join(names)}")
 
 
-def warning(context: Context) -> str:
-    """Say what a picture is not for."""
-    languages = context.profile.languages
+def warning(context: Context, languages: tuple[Language, ...]) -> str:
+    """Say what a result is not for."""
     words = joined(NOT_FOR_DIAGNOSIS, languages, " | ")
     return f"{words} | {joined(COMMISSIONING, languages, ' | ')}" if context.reading.model.commissioning else words
 

@@ -88,9 +88,16 @@ def finding_words(finding: Finding, language: Language) -> str:
     colon, semicolon = ("：", "；") if language == "zh" else (": ", "; ")
     parts = [f"{name}{colon}{sentence}" if sentence and sentence.casefold() != name.casefold() else name]
     if finding.certainty is not None:
-        uncalibrated, calibrated = _CERTAINTY[language]
-        parts.append((calibrated if finding.calibrated else uncalibrated).format(value=finding.certainty))
+        parts.append(certainty_words(finding, language))
     return semicolon.join(parts)
+
+
+def certainty_words(finding: Finding, language: Language) -> str:
+    """Say how certain the model is, and whether that number was calibrated; empty where there is none."""
+    if finding.certainty is None:
+        return ""
+    uncalibrated, calibrated = _CERTAINTY[language]
+    return (calibrated if finding.calibrated else uncalibrated).format(value=finding.certainty)
 
 
 def comment(reading: StudyReading, finding: Finding, languages: tuple[Language, ...]) -> str:
