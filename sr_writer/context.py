@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any, Final
 
@@ -124,14 +124,9 @@ class Context:
         }
 
     @cached_property
-    def local_time(self) -> Any:
+    def local_time(self) -> datetime:
         """When the reading was finished, in the zone that the study's own dates and times are in."""
-        offset = str(self.sources.patient.get("TimezoneOffsetFromUTC") or "")
-        created = self.reading.created
-        if offset:
-            minutes = int(offset[1:3]) * 60 + int(offset[3:])
-            created = created.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
-        return created.replace(tzinfo=None)
+        return local_time(self.reading.created, self.sources.patient)
 
     def finish(self, result: Dataset) -> Dataset:
         """Put into a result what all have in common, over whatever the library had put there."""
@@ -141,3 +136,12 @@ class Context:
         self.identity.equip(result)
         restore_classes(result, {image.sop_instance_uid: image.sop_class_uid for image in self.sources.images})
         return result
+
+
+def local_time(moment: datetime, study: Dataset) -> datetime:
+    """Give a time in the zone that a study's dates and times are in; its own where it names none (PS3.3 C.12.1)."""
+    offset = str(study.get("TimezoneOffsetFromUTC") or "")
+    if offset:
+        minutes = int(offset[1:3]) * 60 + int(offset[3:])
+        moment = moment.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
+    return moment.replace(tzinfo=None)
