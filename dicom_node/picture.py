@@ -17,6 +17,7 @@ from engine.findings import Box, ImageRead
 from engine.imaging import render_frame
 from engine.study import Instance, Study
 from sr_writer import drawing
+from sr_writer.pictures import Pictures
 
 MAX_HEIGHT: Final = 1200
 """Height in pixels that the whole picture stays near."""
@@ -73,6 +74,12 @@ def draw_overlay(study: Study, images: Sequence[ImageRead], marks: Sequence[Mark
     if len(chosen) > len(shown):
         note = f"{len(chosen) - len(shown)} more images with findings are not shown. {note}"
     return drawing.with_lines(_grid(panels, columns), [(note.strip(), drawing.WARNING)])
+
+
+def pictures_of(study: Study) -> Pictures:
+    """Render the study's frames for the result objects that show them."""
+    instances = {instance.sop_instance_uid: instance for instance in study.instances}
+    return lambda sop_instance_uid, frame: render_frame(instances[sop_instance_uid], frame).rgb
 
 
 def _distinct(marks: Sequence[Mark]) -> list[str]:

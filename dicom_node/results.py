@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import structlog
-from pydicom.dataset import Dataset
 
 from dicom_node.ledger.records import Claim, StoredResult
+from dicom_node.picture import pictures_of
 from dicom_node.settings import Destination
 from dicom_node.spool import Spool
 from engine.errors import SettingsError, WriteError
@@ -42,7 +42,7 @@ def store_results(
     wanted = output_profiles(destinations) or {"": load_profile()}
     for profile in dict.fromkeys(wanted.values()):
         predecessors = _predecessors(claim, _variant(profile))
-        made[profile] = _store(spool, claim.run_id, profile, reading, study.headers, predecessors)
+        made[profile] = _store(spool, claim.run_id, profile, reading, study, predecessors)
     return {name: made[profile] for name, profile in wanted.items()}
 
 
@@ -96,10 +96,11 @@ def _store(
     run_id: str,
     profile: OutputProfile,
     reading: StudyReading,
-    sources: Sequence[Dataset],
+    study: Study,
     predecessors: Iterable[PredecessorRef],
 ) -> list[StoredResult]:
-    results = write_results(reading, sources, profile, predecessors=tuple(predecessors))
+    sources = study.headers
+    results = write_results(reading, sources, profile, predecessors=tuple(predecessors), pictures=pictures_of(study))
     check_results(results, reading, sources)
     stored = []
     for result in results:

@@ -154,7 +154,8 @@ def _pages(context: Context, language: Language, plates: Sequence[_Plate], frame
         )
         sections.append(Section(images, more, pictures=shown))
     model = f"{identity.manufacturer} {identity.name} {identity.version}"
-    sections.append(Section(made, (model, identity.parameters, context.local_time.isoformat(" ", "minutes"))))
+    when = context.local_time.isoformat(" ", "minutes")
+    sections.append(Section(made, (f"{model}, {when}", identity.parameters)))
     return report_pdf(_TITLE[language], warning(context, (language,)), model, language, reading.created, sections)
 
 

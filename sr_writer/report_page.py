@@ -80,7 +80,7 @@ class _Pages(FPDF):
         super().__init__(format="A4")
         self._words = title, warning
         self.set_margin(_MARGIN)
-        self.set_auto_page_break(True, 2 * _MARGIN)
+        self.set_auto_page_break(True, _MARGIN + 7)
         self.add_font(_FAMILY, fname=font_path())
         self.set_font(_FAMILY, size=_TEXT)
 

@@ -20,6 +20,7 @@ from pydicom.uid import (
 from engine.errors import WriteError
 from engine.findings import StudyReading
 from sr_writer.context import SERIES, SERIES_NUMBER, SHARED, Context
+from sr_writer.encapsulated_pdf import write_pdf
 from sr_writer.key_objects import write_key_objects
 from sr_writer.narrative import has_narrative, write_narrative
 from sr_writer.pictures import Pictures, pictures_of
@@ -112,6 +113,8 @@ def _pictured(context: Context, pictures: Pictures) -> Iterator[Dataset]:
         yield from write_presentation_states(context)
     if profile.secondary_capture:
         yield from write_secondary_captures(context, pictures)
+    if profile.pdf:
+        yield from write_pdf(context, pictures)
     if profile.key_objects:
         yield from write_key_objects(context)
 

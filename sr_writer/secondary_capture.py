@@ -164,6 +164,7 @@ def _capture(context: Context, image: SourceImage, frame: int, picture: Image.Im
     )
     # The library wants an orientation; which one the picture has, only the source can say.
     result.PatientOrientation = _orientation(image.header)
+    result.PixelData += b"\0" * (len(result.PixelData) % 2)
     result.Laterality = laterality(image.header)
     result.DateOfSecondaryCapture, result.TimeOfSecondaryCapture = common["content_date"], common["content_time"]
     result.DerivationDescription = clean_text("AI findings burned into the rendered image; scaled.", SHORT_TEXT)

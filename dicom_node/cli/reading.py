@@ -44,7 +44,8 @@ def read(
 ) -> None:
     """Read studies from files, without a network, and write their results.
 
-    Each study's folder gets sr.dcm, seg.dcm where there are regions, overlay.png, report.txt and reading.json.
+    Each study's folder gets sr.dcm, seg.dcm, gsps.dcm and sc.dcm where there are regions, overlay.png, report.txt and
+    reading.json.
     """
     from engine.findings import LANGUAGES
     from engine.runtime import load_runtime
@@ -79,6 +80,7 @@ def read(
 
 
 def _read_one(study: Study, runtime: Runtime, languages: tuple[Language, ...], out: Path) -> StudyReading:
+    from dicom_node.picture import pictures_of
     from dicom_node.results_folder import write_results_folder
     from engine.plan import choose_plan
     from engine.reader import read_study
@@ -94,7 +96,8 @@ def _read_one(study: Study, runtime: Runtime, languages: tuple[Language, ...], o
             languages=languages,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-        results = write_results(reading, study.headers, OutputProfile(languages=languages))
+        profile = OutputProfile(languages=languages)
+        results = write_results(reading, study.headers, profile, pictures=pictures_of(study))
         check_results(results, reading, study.headers)
         write_results_folder(out / study.study_instance_uid, study, reading, results, languages)
     return reading
