@@ -285,6 +285,8 @@ def _preference(volume: Volume, rules: SeriesRules) -> tuple[int, int]:
     """How far down the rules' lists a volume's phase and sequence stand; one that is not told stands at the end."""
 
     def rank(wanted: tuple[str, ...], told: str | None) -> int:
+        if not wanted:
+            return 0
         return wanted.index(told) if told in wanted else len(wanted) + (told is not None)
 
     return rank(rules.phase, volume.phase), rank(rules.sequence, volume.sequence)

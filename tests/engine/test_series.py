@@ -1,0 +1,279 @@
+"""Of a study's many series a plan reads the right ones, and the reading says which, which not, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from engine_files import image_dataset, store
+from pydicom.uid import (
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+from study_files import CORONAL, MR, StudyFiles
+
+from engine import choose_plan, read_study
+from engine.plan import FramePolicy, SeriesRules, load_plans
+from engine.runtime.scripted import ScriptedRuntime
+from engine.selection import Selection, select_frames
+from engine.series import Volume
+from engine.study import Series, Study
+
+CLINICAL = ScriptedRuntime(commissioning=False)
+
+
+@pytest.fixture(scope="module")
+def chest_study(tmp_path_factory) -> StudyFiles:
+    """Eight series: two kernels, thick and thin, a reformat, a localizer, a dose page, a repeat."""
+    study = StudyFiles(tmp_path_factory.mktemp("chest"), BodyPartExamined="CHEST", StudyDescription="CT chest")
+    study.series("Topogram", 2, step=300, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], ConvolutionKernel="Tr20")
+    study.series("Thorax 3.5 Br40", 11, step=3.5, ConvolutionKernel="Br40")
+    study.series("Thorax 1.0 Br40", 36, step=1, ConvolutionKernel="Br40")
+    study.series("Thorax 1.0 Bl57", 36, step=1, ConvolutionKernel="Bl57")
+    study.series("Thorax 3.5 Bl57", 11, step=3.5, ConvolutionKernel="Bl57")
+    study.series(
+        "Thorax cor", 12, step=3, axes=CORONAL, ConvolutionKernel="Br40", ImageType=["DERIVED", "SECONDARY", "REFORMAT"]
+    )
+    study.series("Thorax 1.0 Br40 repeat", 36, step=1, ConvolutionKernel="Br40", SeriesTime="113000")
+    study.series("Dose Report", 1, SOPClassUID=SecondaryCaptureImageStorage, ImageType=["DERIVED", "SECONDARY"])
+    return study
+
+
+def names_read(files: StudyFiles, selection: Selection) -> list[str]:
+    names = {uid: name for name, uid in files.uids.items()}
+    return [names[one.series_instance_uid] for one in selection.series]
+
+
+def why_not(files: StudyFiles, selection: Selection) -> dict[str, str]:
+    names = {uid: name for name, uid in files.uids.items()}
+    return {names[one.series_instance_uid]: one.reason for one in selection.not_read}
+
+
+def test_right_one_of_eight_series_is_read_and_the_others_say_why_not(chest_study):
+    files = chest_study
+    study = files.load()
+    assert len(study.series) == 8
+    plan = choose_plan(study, CLINICAL.identity)
+    assert plan.name == "ct-chest"
+    selection = select_frames(study, plan)
+    assert names_read(files, selection) == ["Thorax 1.0 Br40 repeat"]
+    assert "axial, 1 mm, soft kernel, 36 slices: the best of 5 of its kind" in selection.series[0].reason
+    assert len(selection.frames) == 36
+    reasons = why_not(files, selection)
+    for name, word in {
+        "Topogram": "localizer",
+        "Thorax 3.5 Br40": "prefers slices of 1 to 3 mm",
+        "Thorax 1.0 Br40": "this one is older",
+        "Thorax 1.0 Bl57": "the kernel of this one is sharp and the plan prefers soft",
+        "Thorax 3.5 Bl57": "the kernel of this one is sharp",
+        "Thorax cor": "derived from other images",
+        "Dose Report": "dose report",
+    }.items():
+        assert word in reasons.pop(name)
+    assert not reasons
+
+
+def test_reading_records_which_series_was_read_and_why(chest_study):
+    files = chest_study
+    study = files.load()
+    plan = load_plans()["ct-chest"].model_copy(update={"frames": FramePolicy(slices_per_series=1)})
+    reading = read_study(study, plan, ScriptedRuntime(commissioning=False))
+    assert [one.series_instance_uid for one in reading.series] == [files.uids["Thorax 1.0 Br40 repeat"]]
+    assert {files.uids[name] for name in files.uids} == {one.series_instance_uid for one in reading.not_read}
+    assert type(reading).from_json(reading.to_json()) == reading
+
+
+def test_what_is_not_wanted_is_read_where_there_is_nothing_else(tmp_path):
+    files = StudyFiles(tmp_path, BodyPartExamined="CHEST")
+    files.series("cor", 20, axes=CORONAL, ImageType=["DERIVED", "SECONDARY", "REFORMAT"], ConvolutionKernel="Bl57")
+    selection = select_frames(files.load(), load_plans()["ct-chest"])
+    assert names_read(files, selection) == ["cor"]
+
+
+def test_short_planning_scan_and_screenshot_are_left_out(tmp_path):
+    files = StudyFiles(tmp_path, BodyPartExamined="CHEST")
+    files.series("Premonitoring", 3, step=1)
+    files.series("Screen Save", 1, SOPClassUID=SecondaryCaptureImageStorage)
+    files.series("Thorax", 20)
+    selection = select_frames(files.load(), load_plans()["ct-chest"])
+    assert names_read(files, selection) == ["Thorax"]
+    reasons = why_not(files, selection)
+    assert "fewer than 10 slices" in reasons["Premonitoring"]
+    assert "picture of a screen" in reasons["Screen Save"]
+
+
+def test_contrast_phase_that_the_plan_prefers_is_read(tmp_path):
+    files = StudyFiles(tmp_path, BodyPartExamined="ABDOMEN", ConvolutionKernel="STANDARD")
+    for name in ("Abdomen without contrast", "arterial", "Abd_portal_venous", "delayed 5 min"):
+        files.series(name, 12, step=3)
+    selection = select_frames(files.load(), load_plans()["ct-abdomen"])
+    assert names_read(files, selection) == ["Abd_portal_venous"]
+    assert all(
+        "reads 1 of a study's volumes and prefers portal venous" in x for x in why_not(files, selection).values()
+    )
+
+
+def test_best_series_of_each_mr_sequence_is_read_in_the_plans_order(tmp_path):
+    files = StudyFiles(tmp_path, BodyPartExamined="BRAIN", **MR)
+    files.series("localizer", 9)
+    files.series("t1_se_tra", 20)
+    files.series("t1_se_tra_km", 20, ContrastBolusAgent="Gd")
+    files.series("t2_tse_tra", 20)
+    files.series("t2_tse_sag", 20, axes=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0))
+    files.series("t2_flair_tra", 20)
+    files.series("ep2d_diff_TRACEW", 20, ImageType=["DERIVED", "PRIMARY", "DIFFUSION", "TRACEW"])
+    files.series("ep2d_diff_ADC", 20, ImageType=["DERIVED", "PRIMARY", "DIFFUSION", "ADC"])
+    selection = select_frames(files.load(), load_plans()["mr-head"])
+    assert names_read(files, selection) == ["t2_flair_tra", "ep2d_diff_TRACEW", "t1_se_tra_km", "t2_tse_tra"]
+    reasons = why_not(files, selection)
+    assert "localizer" in reasons["localizer"]
+    assert "this one is sagittal and the plan prefers axial" in reasons["t2_tse_sag"]
+    assert "derived" in reasons["ep2d_diff_ADC"]
+    assert "reads 4 of a study's volumes and prefers FLAIR" in reasons["t1_se_tra"]
+
+
+@pytest.mark.parametrize(
+    ("elements", "trait", "value"),
+    [
+        ({"ConvolutionKernel": "B70f"}, "kernel", "sharp"),
+        ({"ConvolutionKernel": ["Br40d", "3"]}, "kernel", "soft"),
+        ({"ConvolutionKernel": "BONEPLUS"}, "kernel", "sharp"),
+        ({"ConvolutionKernel": "STANDARD"}, "kernel", "soft"),
+        ({"ConvolutionKernel": "FC08"}, "kernel", "soft"),
+        ({"ConvolutionKernel": "FC52"}, "kernel", "sharp"),
+        ({"ConvolutionKernel": "YB"}, "kernel", "sharp"),
+        ({"ConvolutionKernel": "11"}, "kernel", None),
+        ({}, "kernel", None),
+        ({"SeriesDescription": "Abdomen 门静脉期", "SpecificCharacterSet": "ISO_IR 192"}, "phase", "portal venous"),
+        ({"SeriesDescription": "w/o"}, "phase", "plain"),
+        ({"ContrastBolusAgent": "Iomeron"}, "phase", "contrast"),
+        ({"SeriesDescription": "Thorax"}, "phase", None),
+        ({**MR, "ProtocolName": "SAG MPRAGE 220 FOV"}, "sequence", "T1"),
+        ({**MR, "SeriesDescription": "t2*_gre"}, "sequence", "SWI"),
+        ({**MR, "SeriesDescription": "AX T1 FLAIR"}, "sequence", "T1"),
+        ({**MR, "AcquisitionContrast": "FLUID_ATTENUATED"}, "sequence", "FLAIR"),
+        ({**MR, "ScanningSequence": "SE", "RepetitionTime": 4000, "EchoTime": 90}, "sequence", "T2"),
+        ({**MR, "ScanningSequence": "SE", "RepetitionTime": 9000, "EchoTime": 90, "InversionTime": 2500}, "sequence",
+         "FLAIR"),
+        ({**MR, "ScanningSequence": "GR", "RepetitionTime": 4000, "EchoTime": 90}, "sequence", None),
+        ({"SeriesDescription": "t1 lung"}, "sequence", None),
+    ],
+)  # fmt: skip
+def test_traits_are_told_by_headers_and_unknown_where_they_are_not(make_instance, elements, trait, value):
+    slices = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    instance = make_instance(np.zeros((4, 4), np.uint16), **({"Modality": "CT"} | slices | elements))
+    assert getattr(Volume.of(series_of(instance), [instance]), trait) == value
+
+
+def series_of(instance) -> Series:
+    return Series(instance.series_instance_uid, instance.modality, (instance,))
+
+
+def test_slices_are_chosen_by_position_over_a_gap(tmp_path):
+    files = StudyFiles(tmp_path)
+    # Ten slices close together, and one far below.
+    uids = files.series("gap", 11, positions=[*range(10), 100])
+    plan = load_plans()["general"].model_copy(update={"frames": FramePolicy(slices_per_series=2)})
+    frames = select_frames(files.load(), plan).frames
+    assert [uids.index(instance.sop_instance_uid) for instance, _ in frames] == [9, 10]
+
+
+def test_volume_that_was_passed_twice_is_read_once(tmp_path):
+    files = StudyFiles(tmp_path)
+    files.series("dynamic", 20, positions=[*range(10), *range(10)])
+    plan = load_plans()["general"].model_copy(update={"frames": FramePolicy(slices_per_series="all")})
+    selection = select_frames(files.load(), plan)
+    assert len(selection.frames) == 10
+    assert "10 of the series' 20 images" in selection.not_read[0].reason
+
+
+def test_task_may_be_asked_of_fewer_slices_than_are_looked_at(tmp_path):
+    files = StudyFiles(tmp_path, BodyPartExamined="CHEST")
+    files.series("Thorax", 30)
+    reading = read_study(files.load(), load_plans()["ct-chest"], ScriptedRuntime(commissioning=False))
+    tasks = [use.task for use in reading.prompts if use.language == "en"]
+    assert (tasks.count("detection"), tasks.count("report")) == (30, 3)
+
+
+# --- images that stand alone
+
+
+def mammogram(folder, name: str, **elements) -> str:
+    dataset = image_dataset(
+        np.zeros((8, 8), np.uint16),
+        **{
+            "StudyInstanceUID": "1.2.3",
+            "Modality": "MG",
+            "SOPClassUID": DigitalMammographyXRayImageStorageForPresentation,
+            "PresentationIntentType": "FOR PRESENTATION",
+            **elements,
+        },
+    )
+    store(dataset, folder / f"{name}.dcm")
+    return str(dataset.SOPInstanceUID)
+
+
+def load(folder) -> Study:
+    return StudyFiles(folder).load()
+
+
+def test_all_four_views_are_read_and_raw_images_only_where_nothing_else_is(tmp_path):
+    shown = [
+        mammogram(tmp_path, f"{side}{view}", ImageLaterality=side, ViewPosition=view)
+        for side in "LR"
+        for view in ("CC", "MLO")
+    ]
+    raw = {
+        "SOPClassUID": DigitalMammographyXRayImageStorageForProcessing,
+        "PresentationIntentType": "FOR PROCESSING",
+    }
+    mammogram(tmp_path, "raw", ImageLaterality="L", ViewPosition="CC", **raw)
+    alone = mammogram(tmp_path, "raw-only", ImageLaterality="L", ViewPosition="ML", **raw)
+    study = load(tmp_path)
+    plan = choose_plan(study, CLINICAL.identity)
+    assert plan.name == "mammography"
+    selection = select_frames(study, plan)
+    assert {instance.sop_instance_uid for instance, _ in selection.frames} == {*shown, alone}
+    (left,) = selection.not_read
+    assert "for processing" in left.reason
+
+
+def test_scanned_mammograms_without_view_or_side_are_read_by_the_mammography_plan(tmp_path):
+    for number in range(4):
+        mammogram(tmp_path, str(number), SOPClassUID=SecondaryCaptureImageStorage, ConversionType="WSD")
+    study = load(tmp_path)
+    plan = choose_plan(study, CLINICAL.identity)
+    assert plan.name == "mammography"
+    assert len(select_frames(study, plan).frames) == 4
+
+
+def test_label_of_a_slide_is_never_read(tmp_path):
+    for kind in ("VOLUME", "LABEL", "OVERVIEW"):
+        mammogram(tmp_path, kind, Modality="SM", ImageType=["ORIGINAL", "PRIMARY", kind])
+    study = load(tmp_path)
+    (frame,) = select_frames(study, choose_plan(study, CLINICAL.identity)).frames
+    assert frame[0].header.ImageType[2] == "VOLUME"
+
+
+def test_what_the_plan_is_not_for_is_left_out(tmp_path):
+    files = StudyFiles(tmp_path, BodyPartExamined="CHEST")
+    files.series("Thorax", 12)
+    files.series("Neck", 12, BodyPartExamined="NECK")
+    files.series("MR", 12, **MR)
+    selection = select_frames(files.load(), load_plans()["ct-chest"])
+    reasons = why_not(files, selection)
+    assert "header does not say that it shows" in reasons["Neck"]
+    assert "modality is not CT" in reasons["MR"]
+
+
+def test_rules_can_read_everything(chest_study):
+    files = chest_study
+    rules = SeriesRules(leave_out=(), volumes=100)
+    plan = load_plans()["general"].model_copy(update={"series": rules})
+    assert "Topogram" in names_read(files, select_frames(files.load(), plan))
+
+
+def test_damaged_headers_are_no_volume(make_instance):
+    told = {"ImagePositionPatient": [1, 2], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    instance = make_instance(np.zeros((4, 4), np.uint16), Modality="CT", **told)
+    assert Volume.of(series_of(instance), [instance]) is None
