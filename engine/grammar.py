@@ -7,6 +7,7 @@ reversed corners, and Chinese punctuation. Whatever looks like a box and cannot 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,29 @@ def format_boxes(label: str, boxes: Iterable[ModelBox]) -> str:
     """Spell a label and its boxes as the model does; `parse` reads it back."""
     inner = ", ".join(f"[{', '.join(map(str, box))}]" for box in boxes)
     return f"<ref>{label}</ref><box>[{inner}]</box>"
+
+
+def box_grammar(labels: Sequence[str]) -> str:
+    """The answers of a detection as a grammar, in llguidance's Lark syntax: boxes of these labels, or "No finding".
+
+    Any such answer is read by `parse` without a rest, if it is whole and no box of it is flat. A space may stand where
+    the model's tokenizer puts one of its own.
+    """
+    names = " | ".join(json.dumps(label, ensure_ascii=False) for label in labels)
+    return "\n".join(
+        (
+            "start: NOTHING | group (NEXT group)*",
+            "group: <ref> NAME </ref> <box> OPEN box (NEXT box)* CLOSE </box>",
+            "box: BEGIN NUMBER NEXT NUMBER NEXT NUMBER NEXT NUMBER CLOSE",
+            f'NAME: " "? ({names})',
+            'NOTHING: " "? "No finding"',
+            'OPEN: " "? "["',
+            'BEGIN: "["',
+            'CLOSE: "]"',
+            'NEXT: " "? "," " "?',
+            "NUMBER: /0|[1-9][0-9]{0,2}/",
+        )
+    )
 
 
 def plain(answer: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from engine.errors import LimitError
@@ -66,10 +66,10 @@ class Interview:
         if seconds is not None and time.monotonic() - self.begun > seconds:
             raise LimitError(f"the plan's limit of {seconds:g} s a study was reached")
 
-    def about(self, instance: Instance, rendered: RenderedFrame) -> ImageInterview:
-        """Turn to an image."""
+    def about(self, instance: Instance, rendered: RenderedFrame, skipped: Collection[Task] = ()) -> ImageInterview:
+        """Turn to an image, which is not asked about in the skipped tasks."""
         self.record.add_image(rendered, instance)
-        return ImageInterview(self, instance, rendered, len(self.record.images))
+        return ImageInterview(self, instance, rendered, len(self.record.images), skipped)
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,15 @@ class ImageInterview:
     rendered : RenderedFrame
     number : int
         The image's number in the reading, from 1.
+    skipped : collection of Task
+        Tasks of the plan that are asked of other images only.
     """
 
     interview: Interview
     instance: Instance
     rendered: RenderedFrame
     number: int
+    skipped: Collection[Task] = ()
     views: dict[Window | None, Rgb] = field(default_factory=dict)
 
     @property
@@ -107,8 +110,8 @@ class ImageInterview:
         return self.interview.record
 
     def wants(self, task: Task) -> bool:
-        """Whether the plan has a task."""
-        return task in self.plan.tasks
+        """Whether the plan has a task for this image."""
+        return task in self.plan.tasks and task not in self.skipped
 
     def view(self, task: Task) -> Rgb:
         """Return the image in the window that the plan has for a task, each rendered once."""
@@ -126,7 +129,9 @@ class ImageInterview:
         """Take an answer apart into regions and words."""
         return parse(answer)
 
-    def ask(self, task: Task, language: Language, *, template: str = "", **words: object) -> Answer:
+    def ask(
+        self, task: Task, language: Language, *, template: str = "", grammar: str | None = None, **words: object
+    ) -> Answer:
         """Ask a task's question about this image.
 
         Parameters
@@ -135,6 +140,8 @@ class ImageInterview:
         language : Language
         template : str
             The prompt template; without one that of the plan, or the task's own.
+        grammar : str, optional
+            What the answer is held to, see `Runtime.ask`.
         **words
             What the prompt's places hold, see `Prompts.compose`; what the image is called is the plan's, if not given.
 
@@ -151,7 +158,7 @@ class ImageInterview:
             language,
             **{"image": image.noun, "an_image": image.with_article, **words},  # type: ignore[arg-type]
         )
-        answer = interview.runtime.ask(self.view(task), prompt.text, cancel=interview.cancel)
+        answer = interview.runtime.ask(self.view(task), prompt.text, grammar=grammar, cancel=interview.cancel)
         asked = self.record.prompts
         asked.append(
             PromptUse(

@@ -74,11 +74,19 @@ def read_study(
     return record.reading(
         study.study_instance_uid,
         runtime.identity,
-        dict(runtime.decoding),
+        _decoding(plan, runtime),
         plan=plan.name,
         prompts_version=interview.prompts.version,
         now=now,
     )
+
+
+def _decoding(plan: Plan, runtime: Runtime) -> dict[str, str | int | float | bool]:
+    """The decoding settings, with whether this plan held the answers of detection to a grammar."""
+    settings = dict(runtime.decoding)
+    if "constrained" in settings:
+        settings["constrained"] = plan.constrained and "detection" in plan.tasks
+    return settings
 
 
 def _read_images(study: Study, interview: Interview) -> None:
@@ -88,8 +96,9 @@ def _read_images(study: Study, interview: Interview) -> None:
     record.series += selection.series
     record.not_read += selection.not_read
     record.partial = selection.damaged
-    each = questions_per_image(plan, interview.languages)
-    interview.expected = each * len(selection.frames)
+    skipped = [selection.skipped.get((one.sop_instance_uid, frame), frozenset()) for one, frame in selection.frames]
+    expected = [questions_per_image(plan, interview.languages, tasks) for tasks in skipped]
+    interview.expected = sum(expected)
     for place, (instance, frame) in enumerate(selection.frames):
         if len(record.prompts) >= plan.limits.questions_per_study:
             reason = f"the plan's limit of {plan.limits.questions_per_study} questions a study was reached"
@@ -98,11 +107,11 @@ def _read_images(study: Study, interview: Interview) -> None:
         try:
             interview.check()
             rendered = render_frame(instance, frame)
-            read_image(interview.about(instance, rendered))
+            read_image(interview.about(instance, rendered, skipped[place]))
         except LimitError as error:
             # What the image's unfinished questions would have told is not known, so it counts as not read.
             record.leave((rest for rest, _ in selection.frames[place:]), str(error))
             break
         except ImageError as error:
             record.refuse(instance, str(error))
-            interview.expected -= each
+            interview.expected -= expected[place]

@@ -163,6 +163,31 @@ class Tokenizer:
             raise ModelError(f"the tokenizer lacks the token {token}")
         return index
 
+    def token_bytes(self, size: int) -> list[bytes]:
+        """What each of `size` ids stands for, in bytes; added and control tokens behind a byte 255."""
+        found = [b""] * size
+        for index in range(min(size, len(self._pieces))):
+            piece = self._pieces.id_to_piece(index)
+            if self._pieces.is_byte(index):
+                found[index] = bytes([int(piece[1:-1], 16)])
+            elif self._pieces.is_control(index) or self._pieces.is_unknown(index) or self._pieces.is_unused(index):
+                found[index] = b"\xff" + piece.encode()
+            else:
+                found[index] = piece.replace(_SPACE, " ").encode()
+        for index, token in self._tokens.items():
+            if index < size:
+                found[index] = b"\xff" + token.content.encode()
+        return found
+
+    def vocabulary(self, size: int) -> list[str]:
+        """The piece or added token of each of `size` ids, as the tokenizer's files spell them."""
+        pieces = [self._pieces.id_to_piece(index) for index in range(min(size, len(self._pieces)))]
+        pieces += [""] * (size - len(pieces))
+        for index, token in self._tokens.items():
+            if index < size:
+                pieces[index] = token.content
+        return pieces
+
     def token_id(self, word: str) -> int:
         """Id of an added token."""
         return self._required(word)

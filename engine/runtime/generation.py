@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from engine.model.config import MedregaConfig
 from engine.model.preprocess import preprocess
 from engine.model.tokenizer import Tokenizer, chat
 from engine.runtime.protocol import Answer, CancelToken, Rgb
+
+if TYPE_CHECKING:
+    from engine.runtime.guidance import Guidance
 
 Logits = npt.NDArray[np.float32]
 S = TypeVar("S")
@@ -130,11 +133,20 @@ class GreedyRuntime(CheckpointRuntime[npt.NDArray[np.float32]]):
     def __init__(self, folder: Path, arithmetic: Arithmetic[Any], *, runtime: str, build: str, dtype: str) -> None:
         super().__init__(folder, identity(folder, runtime, build), dtype)
         self._arithmetic = arithmetic
+        self._prepared: Guidance | None = None
 
     def _image_tokens(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return self._arithmetic.image_tokens(pixels)
 
-    def ask(self, image: Rgb, question: str, *, max_new_tokens: int = 400, cancel: CancelToken | None = None) -> Answer:
+    def ask(
+        self,
+        image: Rgb,
+        question: str,
+        *,
+        max_new_tokens: int = 400,
+        grammar: str | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Answer:
         """Ask one question about one image; see `Runtime.ask`."""
         _, tokens = self._tokens_of(image)
         prompt = self._prompt(question)
@@ -142,14 +154,15 @@ class GreedyRuntime(CheckpointRuntime[npt.NDArray[np.float32]]):
         ids: list[int] = []
         logprobs: list[float] = []
         limit = min(max_new_tokens, self._longest - len(prompt))
+        guide = self._guidance(len(logits)).follow(grammar, limit) if grammar else None
         while True:
             if cancel is not None:
                 cancel.check()
-            token = int(logits.argmax())
+            token = guide.choose(logits) if guide else int(logits.argmax())
             if token in self.tokenizer.stop_ids and not ids:
                 token = int(np.where(self._stops(len(logits)), -np.inf, logits).argmax())
             if token in self.tokenizer.stop_ids:
-                return self._answer(ids, prompt, logprobs, "stop")
+                return self._answer(ids, prompt, logprobs, "length" if guide and guide.ended_early else "stop")
             wide = logits.astype(np.float64)
             top = wide.max()
             logprobs.append(float(wide[token] - top - np.log(np.exp(wide - top).sum())))
@@ -157,6 +170,15 @@ class GreedyRuntime(CheckpointRuntime[npt.NDArray[np.float32]]):
             if len(ids) >= limit:
                 return self._answer(ids, prompt, logprobs, "length")
             logits, state = self._arithmetic.step(token, state)
+
+    def _guidance(self, size: int) -> Guidance:
+        """The vocabulary as constrained decoding wants it, prepared when it is first needed."""
+        from engine.runtime.guidance import Guidance  # llguidance is loaded only where an answer is constrained
+
+        with self._lock:
+            if self._prepared is None:
+                self._prepared = Guidance(self.tokenizer, size)
+            return self._prepared
 
     def _stops(self, size: int) -> npt.NDArray[np.bool_]:
         """Which of so many ids end an answer; the first token is none of them, as MedRegA is used."""

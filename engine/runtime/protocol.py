@@ -80,7 +80,15 @@ class Runtime(Protocol):
         """Decoding settings, as recorded in a reading."""
         ...
 
-    def ask(self, image: Rgb, question: str, *, max_new_tokens: int = 400, cancel: CancelToken | None = None) -> Answer:
+    def ask(
+        self,
+        image: Rgb,
+        question: str,
+        *,
+        max_new_tokens: int = 400,
+        grammar: str | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Answer:
         """Ask one question about one image.
 
         Parameters
@@ -90,6 +98,9 @@ class Runtime(Protocol):
         question : str
             The user's turn, with ``<image>`` where the image stands; the runtime puts it into the chat template.
         max_new_tokens : int
+        grammar : str, optional
+            What the answer is held to, in llguidance's Lark syntax, as `engine.grammar.box_grammar` writes it. A
+            runtime that can do so has ``constrained`` in its `decoding`; any other ignores it.
         cancel : CancelToken, optional
 
         Raises

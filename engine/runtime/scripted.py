@@ -134,9 +134,17 @@ class ScriptedRuntime:
         """Nothing is decoded: the answers stand in the script."""
         return {"greedy": True, "scripted": True}
 
-    def ask(self, image: Rgb, question: str, *, max_new_tokens: int = 400, cancel: CancelToken | None = None) -> Answer:
+    def ask(
+        self,
+        image: Rgb,
+        question: str,
+        *,
+        max_new_tokens: int = 400,
+        grammar: str | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Answer:
         """Give the script's answer to a question, after the script's delay."""
-        del max_new_tokens  # the script says how long an answer is
+        del max_new_tokens, grammar  # the script says what an answer is
         with self._lock:
             self.calls.append(Call(question, image.shape[0], image.shape[1]))
             answer = self._pick(question)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.grammar import is_nothing
+from engine.grammar import box_grammar, is_nothing
 from engine.grounding import Candidate, screen
 from engine.interview import ImageInterview
 from engine.runtime.protocol import Answer
@@ -10,7 +10,9 @@ from engine.runtime.protocol import Answer
 
 def detect(image: ImageInterview) -> list[Candidate]:
     """Ask for all objects at once; the boxes that pass the checks."""
-    answer = image.ask("detection", "en", objects=[item.label for item in image.plan.objects])
+    labels = [item.label for item in image.plan.objects]
+    grammar = box_grammar(labels) if image.plan.constrained else None
+    answer = image.ask("detection", "en", grammar=grammar, objects=labels)
     candidates = screened(image, answer)
     told = image.wants("grounded") * len(image.languages)
     image.expect(told * len({candidate.object.label for candidate in candidates}))
