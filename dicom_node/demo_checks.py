@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pydicom.dataset import Dataset
 
-from dicom_node.readback import ReadBack, iou, pixel_box, regions_of_seg, regions_of_sr
+from dicom_node.readback import ReadBack, iou, pixel_box, regions_of_gsps, regions_of_seg, regions_of_sr
 from engine.findings import Box, StudyReading
 from sr_writer import kind_of
 
@@ -61,10 +61,13 @@ def check_study(
     wanted = [ReadBack(item.sop_instance_uid, item.frame, item.box, "") for item in reading.regions]
     in_sr = regions_of_sr(by_kind["sr"])
     faults += _compare("SR", wanted, in_sr)
-    if ("seg" in by_kind) != bool(wanted):
-        faults.append("a SEG came back without a region" if "seg" in by_kind else "no SEG came back for the regions")
-    elif wanted:
-        faults += _compare("SEG", _pixel_boxes(reading), regions_of_seg(by_kind["seg"]))
+    for kind, name in (("seg", "SEG"), ("gsps", "presentation state"), ("sc", "secondary capture")):
+        if (kind in by_kind) != bool(wanted):
+            faults.append(f"a {name} came back without a region" if kind in by_kind else f"no {name} came back")
+    if "seg" in by_kind:
+        faults += _compare("SEG", _pixel_boxes(reading), _regions_of(by_kind, "seg", regions_of_seg))
+    if "gsps" in by_kind:
+        faults += _compare("presentation state", wanted, _regions_of(by_kind, "gsps", regions_of_gsps))
     if truth is not None:
         faults += check_truth(reading, truth)
     return faults
@@ -103,6 +106,12 @@ def _pixel_boxes(reading: StudyReading) -> list[ReadBack]:
             x0, y0, x1, y1 = zip(*parts, strict=True)
             boxes.append(ReadBack(uid, frame, (min(x0), min(y0), max(x1), max(y1)), finding.label))
     return boxes
+
+
+def _regions_of(by_kind: Mapping[str, Dataset], kind: str, read: Callable[[Dataset], list[ReadBack]]) -> list[ReadBack]:
+    """What all objects of a kind hold: there may be several."""
+    results = [result for name, result in by_kind.items() if name.partition("-")[0] == kind]
+    return [region for result in results for region in read(result)]
 
 
 def _compare(kind: str, wanted: Iterable[ReadBack], found: Iterable[ReadBack]) -> list[str]:

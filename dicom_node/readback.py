@@ -1,12 +1,12 @@
-"""What a viewer would find in the results: boxes read back from SR and SEG objects.
+"""What a viewer would find in the results: boxes read back from SR, SEG and presentation states.
 
-It walks the objects as PS3.16 TID 1410 and PS3.3 C.8.20 define them and shares no code with the writer, so the demo
-and the tests can hold one against the other.
+It walks the objects as PS3.16 TID 1410, PS3.3 C.8.20 and C.10.5 define them and shares no code with the writer, so the
+demo and the tests can hold one against the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,15 +65,13 @@ def regions_of_sr(report: Dataset) -> list[ReadBack]:
         if len(pointed) != 1:
             raise WriteError(f"a region points at {len(pointed)} images, expected one")
         source = pointed[0].ReferencedSOPSequence[0]
-        points = np.asarray(outlines[0].GraphicData, dtype=float).reshape(-1, 2)
-        (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
         names = [child.ConceptCodeSequence[0].CodeMeaning for child in content if _code(child) == _FINDING]
         comments = [child.TextValue for child in content if _code(child) == _COMMENT]
         regions.append(
             ReadBack(
                 str(source.ReferencedSOPInstanceUID),
                 int(source.get("ReferencedFrameNumber", 1)),
-                (float(x0), float(y0), float(x1), float(y1)),
+                _bounds(outlines[0].GraphicData),
                 str(names[0]) if names else "",
                 " ".join(str(comment) for comment in comments),
             )
@@ -114,6 +112,22 @@ def regions_of_seg(segmentation: Dataset) -> list[ReadBack]:
     return regions
 
 
+def regions_of_gsps(state: Dataset) -> list[ReadBack]:
+    """Bounding boxes of the outlines that a presentation state draws, in pixels."""
+    layers = {item.GraphicLayer: str(item.get("GraphicLayerDescription") or "") for item in state.GraphicLayerSequence}
+    return [
+        ReadBack(
+            str(source.ReferencedSOPInstanceUID),
+            int(source.get("ReferencedFrameNumber", 1)),
+            _bounds(outline.GraphicData),
+            layers[annotation.GraphicLayer],
+        )
+        for annotation in state.GraphicAnnotationSequence
+        for source in annotation.ReferencedImageSequence
+        for outline in annotation.get("GraphicObjectSequence", [])
+    ]
+
+
 def pixel_box(box: Box) -> Box:
     """The outer edges of the pixels whose centres lie inside a box: what a mask of it covers."""
     x0, y0, x1, y1 = (float(np.ceil(value - 0.5)) for value in box)
@@ -128,6 +142,13 @@ def iou(a: Box, b: Box) -> float:
         return 0.0
     common = width * height
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def _bounds(graphic_data: Iterable[float]) -> Box:
+    """Bounding box of the points of a graphic: columns and rows in turn."""
+    points = np.asarray(graphic_data, dtype=float).reshape(-1, 2)
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return float(x0), float(y0), float(x1), float(y1)
 
 
 def _tree(item: Dataset) -> Iterator[Dataset]:

@@ -10,8 +10,9 @@ from typing import Final
 import pylopdf_fonts_zh_cn
 from PIL import ImageFont
 
-# A line may end after each Chinese character, but after a Latin word only at a blank.
-_PIECES: Final = re.compile(r"[⺀-〿㐀-鿿豈-﫿＀-￯]|[^\s⺀-〿㐀-鿿豈-﫿＀-￯]+|\s+")
+_HAN: Final = "⺀-〿㐀-鿿豈-﫿＀-￯"
+# A line may end after each Chinese character, but not before closing punctuation; after a Latin word only at a blank.
+_PIECES: Final = re.compile(rf"[{_HAN}][、。，．：；！？）》」』】〉]*|[^\s{_HAN}]+|\s+")
 
 
 def font_path() -> Path:

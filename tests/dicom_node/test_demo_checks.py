@@ -4,6 +4,7 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pydicom
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
 from dicom_node.demo_checks import Truth, check_study, check_truth
-from dicom_node.readback import iou, pixel_box, regions_of_seg, regions_of_sr
+from dicom_node.readback import iou, pixel_box, regions_of_gsps, regions_of_seg, regions_of_sr
 from engine.findings import Box, Finding, ImageRead, ModelIdentity, Region, RunState, StudyReading
 from sr_writer import OutputProfile, kind_of, write_results
 
@@ -46,7 +47,8 @@ def reading(*findings: Finding) -> StudyReading:
 DISC = finding("disc", (10.25, 20.5, 60.75, 90.0))
 RINGS = finding("ring", (70.0, 5.0, 100.0, 30.0), (70.0, 60.0, 100.0, 100.0))
 READING = reading(DISC, RINGS)
-RESULTS = write_results(READING, [SOURCE], OutputProfile())
+BLACK = np.zeros((SOURCE.Rows, SOURCE.Columns, 3), np.uint8)
+RESULTS = write_results(READING, [SOURCE], OutputProfile(), pictures=lambda *_: BLACK)
 
 
 def by_kind(kind: str) -> Dataset:
@@ -58,6 +60,7 @@ def test_what_was_written_is_read_back() -> None:
     assert [region.box for region in in_sr] == [region.box for region in READING.regions]
     assert {region.sop_instance_uid for region in in_sr} == {UID}
     assert len(regions_of_seg(by_kind("seg"))) == 2  # a segment a finding
+    assert {region.box for region in regions_of_gsps(by_kind("gsps"))} == {region.box for region in READING.regions}
 
 
 def test_results_that_hold_have_no_fault() -> None:
@@ -74,13 +77,21 @@ def test_another_patient_is_named_without_saying_who() -> None:
     assert "ZZTOP" not in str(faults)
 
 
-def test_a_moved_box_is_seen_in_sr_and_seg() -> None:
+def test_a_moved_box_is_seen_in_every_object_that_draws_it() -> None:
     moved = reading(finding("disc", (11.25, 20.5, 60.75, 90.0)), RINGS)
     faults = check_study(SOURCE, moved, RESULTS)
-    assert [fault.split()[0] for fault in faults] == ["SR", "SR", "SEG", "SEG"]
+    assert [fault.split()[0] for fault in faults] == ["SR", "SR", "SEG", "SEG", *["presentation"] * 2]
 
 
-@pytest.mark.parametrize(("kind", "fault"), [("sr", "no SR came back"), ("seg", "no SEG came back for the regions")])
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("sr", "no SR came back"),
+        ("seg", "no SEG came back"),
+        ("gsps", "no presentation state came back"),
+        ("sc", "no secondary capture came back"),
+    ],
+)
 def test_a_missing_object_is_named(kind: str, fault: str) -> None:
     assert check_study(SOURCE, READING, [item for item in RESULTS if kind_of(item) != kind]) == [fault]
 
