@@ -14,7 +14,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from engine.errors import NodeError
-from engine.study import READ_ERRORS
+from engine.study import READ_ERRORS, is_own_result
 
 DOES_NOT_MATCH: Final = 0xA900
 """Data set does not match SOP class: an attribute that every IOD demands is missing, or is not as the request says."""
@@ -31,9 +31,6 @@ _LAST: Final = Tag("SeriesInstanceUID")
 _PREFIXES: Final = (1 << 16, 1 << 24)
 """How much of a data set is looked at, and how much more when the UIDs do not stand within that."""
 _UID: Final = re.compile(r"[0-9.]{1,64}")
-_PROCESSING_EQUIPMENT: Final = "109102"
-_SOFTWARE: Final = "medrega-pacs "
-"""How the software version of every result's Contributing Equipment begins, whatever the model."""
 
 
 class RefusedError(NodeError):
@@ -78,7 +75,7 @@ def identify(dataset: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
     header = _read(dataset, UID(transfer_syntax_uid))
     try:
         uids = [str(header.get(keyword) or "") for keyword in _TAGS if keyword.endswith("UID")]
-        own = any(map(_is_own, header.get("ContributingEquipmentSequence") or ()))
+        own = is_own_result(header)
     except READ_ERRORS as error:
         raise RefusedError(f"the data set's UIDs cannot be read ({type(error).__name__})", CANNOT_UNDERSTAND) from None
     sop_class, sop_instance, study, series = uids
@@ -93,14 +90,6 @@ def identify(dataset: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
 def is_uid(uid: str) -> bool:
     """Whether a UID is made of digits and dots, at most 64 (PS3.5 9.1), and so can name a file."""
     return bool(_UID.fullmatch(uid) and uid.strip("."))
-
-
-def _is_own(item: Dataset) -> bool:
-    purposes = [str(purpose.get("CodeValue") or "") for purpose in item.get("PurposeOfReferenceCodeSequence") or ()]
-    versions = item.get("SoftwareVersions") or ()
-    if isinstance(versions, str):
-        versions = (versions,)
-    return _PROCESSING_EQUIPMENT in purposes and any(str(version).startswith(_SOFTWARE) for version in versions)
 
 
 def _read(dataset: bytes | memoryview, transfer_syntax: UID) -> Dataset:

@@ -8,7 +8,7 @@ from typing import Final
 from pydicom.uid import UID
 
 from engine.errors import NotAnImageError, UndecodableError
-from engine.study import Instance
+from engine.study import Instance, is_own_result
 
 MAX_PIXELS: Final = 2**26
 """Largest frame that is decoded, in pixels; the largest radiographs in use have about half of it."""
@@ -82,6 +82,8 @@ def _kind(instance: Instance) -> str | None:
     types = instance.header.get("ImageType") or []
     words = [types] if isinstance(types, str) else [str(word) for word in types]
     description = str(instance.header.get("SeriesDescription") or "")
+    if is_own_result(instance.header):
+        return "a result of this software"
     if any(_DOSE_PICTURE.fullmatch(word.strip()) for word in words) or _DOSE_SERIES.search(description):
         return "a picture of a dose report"
     if uid == f"{_STORAGE}{_SLIDE}":
