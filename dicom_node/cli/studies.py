@@ -1,4 +1,4 @@
-"""``studies``, ``study``, ``retry`` and ``cancel``: what is where, and why, and the way back in."""
+"""``studies``, ``study``, ``retry``, ``cancel`` and ``retract``: what is where, and why, and the way back in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     from dicom_node.ledger import Ledger
     from dicom_node.ledger.records import StudyRecord
 
+
+class Reason(StrEnum):
+    """Why results are withdrawn, as `sr_writer.RejectionReason`, which takes half a second to load."""
+
+    QUALITY = "quality"
+    SAFETY = "safety"
+
+
 UidArgument = Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -30,6 +39,9 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("study 1.2.826.0.1.3680043.8.498.1"))(study)
     app.command(epilog=examples("retry 1.2.826.0.1.3680043.8.498.1"))(retry)
     app.command(epilog=examples("cancel 1.2.826.0.1.3680043.8.498.1"))(cancel)
+    app.command(
+        epilog=examples("retract 1.2.826.0.1.3680043.8.498.1", "retract 1.2.826.0.1.3680043.8.498.1 --reason safety")
+    )(retract)
 
 
 def studies(
@@ -82,6 +94,30 @@ def cancel(uid: UidArgument, config: ConfigOption = None) -> None:
     with _ledger(config) as ledger:
         ledger.cancel(uid)
     console().print("the study is CANCELLED")
+
+
+def retract(
+    uid: UidArgument,
+    reason: Annotated[
+        Reason,
+        typer.Option(
+            "--reason", help="quality: of no use; safety: could harm, archives are to give them out no longer."
+        ),
+    ] = Reason.QUALITY,
+    config: ConfigOption = None,
+) -> None:
+    """Withdraw what was delivered of a study: a rejection note (IHE IOCM) goes to every destination that has it."""
+    from datetime import UTC
+
+    from dicom_node.retraction import retract as withdraw
+    from dicom_node.spool import Spool
+    from sr_writer import RejectionReason
+
+    with _ledger(config) as ledger:
+        spool = Spool(load_settings(config).data.path)
+        withdrawn = withdraw(ledger, spool, uid, RejectionReason(reason), datetime.now(UTC))
+    for destination, count in withdrawn.items():
+        console().print(f"{destination}: {count} result{'s' * (count != 1)} withdrawn; the running node sends the note")
 
 
 @contextmanager

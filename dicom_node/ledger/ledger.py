@@ -22,6 +22,7 @@ from dicom_node.ledger.records import (
     StudyRecord,
     StudySummary,
 )
+from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.states import ACTIVE, State
 from dicom_node.settings import Settings
@@ -45,6 +46,7 @@ class Ledger(Part):
     intake : Intake
     runs : Runs
     deliveries : Deliveries
+    retractions : Retractions
     leases : Leases
     """
 
@@ -53,6 +55,7 @@ class Ledger(Part):
         self.intake = Intake(self._database, clock)
         self.runs = Runs(self._database, clock)
         self.deliveries = Deliveries(self._database, clock)
+        self.retractions = Retractions(self._database, clock)
         self.leases = Leases(self._database, clock)
 
     @classmethod

@@ -200,7 +200,7 @@ class Event(Base):
     run_id: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("run.id"))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     kind: Mapped[str] = mapped_column(String(32))
-    """``transition``, ``conflict``, ``adopted``, ``retry``, ``cancel``, ``delivery``."""
+    """``transition``, ``conflict``, ``adopted``, ``retry``, ``cancel``, ``retract``, ``delivery``."""
     from_state: Mapped[State | None] = mapped_column(STATE)
     to_state: Mapped[State | None] = mapped_column(STATE)
     reason: Mapped[str] = mapped_column(Text, default="")

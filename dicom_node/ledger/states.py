@@ -42,7 +42,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.READING: frozenset({State.WRITING, State.QUEUED, State.IGNORED, State.FAILED, State.CANCELLED}),
     State.WRITING: frozenset({State.DELIVERING, State.QUEUED, State.FAILED, State.CANCELLED}),
     State.DELIVERING: frozenset({State.DELIVERED, State.FAILED, State.CANCELLED}),
-    State.DELIVERED: frozenset(),
+    # A note that withdraws the results goes the way that they went.
+    State.DELIVERED: frozenset({State.DELIVERING}),
     # The way back in: to the results that exist already, else through the queue.
     State.IGNORED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset({State.QUEUED, State.DELIVERING}),
