@@ -142,7 +142,7 @@ class Reader:
             lease_seconds=settings.lease_seconds,
             deadline_seconds=settings.deadline_seconds,
         )
-        plans = load_plans()
+        plans = load_plans(self._settings.engine.plans)
         with watch.watching():
             with watch.loading():
                 runtime = self._load()

@@ -125,6 +125,10 @@ class EngineSettings(Section):
         description="What draws outlines within boxes where a plan does not say: box (none) | threshold (brightness) | "
         "the path of the TOML file of a box-prompted ONNX model.",
     )
+    plans: Path | None = Field(
+        default=None,
+        description="Folder of the site's own plans (*.toml), which come before those that ship; see plan list.",
+    )
 
 
 class ReadingSettings(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,10 +10,11 @@ from engine.errors import ImageError, NotAnImageError
 from engine.findings import NotRead, SeriesRead
 from engine.imaging import check_image
 from engine.plan import Plan, Task, laterality_of, mismatch, view_of
-from engine.series import Slice, Volume, is_derived, left_out, rank_volumes
+from engine.series import SLICED, Slice, Volume, is_derived, left_out, rank_volumes
 from engine.study import Instance, Series, Study
 
 T = TypeVar("T")
+Usable = list[tuple[Series, list[Instance]]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def select_frames(study: Study, plan: Plan) -> Selection:
     """Choose what is read of a study: first which images and series, then which of their frames."""
     selector = _Selector(plan)
     usable = selector.without_raw([(series, selector.usable(series)) for series in study.series])
+    usable = selector.without_derived(usable)
     volumes = [Volume.of(series, images) for series, images in usable]
     for volume, reason in selector.choose([volume for volume in volumes if volume]):
         selector.take_slices(volume, reason)
@@ -91,10 +93,10 @@ class _Selector:
             return f"the plan {self.plan.name!r} is not for it: {why}"
         return None
 
-    def without_raw(self, usable: Sequence[tuple[Series, list[Instance]]]) -> list[tuple[Series, list[Instance]]]:
+    def without_raw(self, usable: Usable) -> Usable:
         """Leave out images for processing where the same view is there for presentation (PS3.3 C.8.11.1)."""
         shown = {_view(image) for _, images in usable for image in images if _intent(image) == "FOR PRESENTATION"}
-        kept: list[tuple[Series, list[Instance]]] = []
+        kept: Usable = []
         for series, images in usable:
             raw = [_intent(image) == "FOR PROCESSING" and _view(image) in shown for image in images]
             if any(raw):
@@ -105,31 +107,32 @@ class _Selector:
             kept.append((series, [x for x, is_raw in zip(images, raw, strict=True) if not is_raw]))
         return kept
 
+    def without_derived(self, usable: Usable) -> Usable:
+        """Leave out what was computed from a study's slices, where these are there (PS3.3 C.7.6.1.1.2)."""
+        derived = [bool(images) and images[0].modality in SLICED and is_derived(images[0]) for _, images in usable]
+        originals = {
+            series.modality for (series, images), is_one in zip(usable, derived, strict=True) if images and not is_one
+        }
+        kept: Usable = []
+        for (series, images), is_one in zip(usable, derived, strict=True):
+            if is_one and series.modality in originals and "derived" in self.plan.series.leave_out:
+                reason = "it is derived from other images (a reformat, a projection or a map)"
+                self.not_read.append(NotRead(series.series_instance_uid, None, reason))
+            else:
+                kept.append((series, images))
+        return kept
+
     def choose(self, volumes: Sequence[Volume]) -> list[tuple[Volume, str]]:
         """The volumes to read, and why those."""
         rules = self.plan.series
-        candidates = self._drop(
-            volumes,
-            lambda volume: "derived" in rules.leave_out and is_derived(volume.slices[0].instance),
-            "it is derived from other images (a reformat, a projection or a map)",
-        )
-        candidates = self._drop(
-            candidates,
-            lambda volume: len(volume.places) < rules.minimum_slices,
-            f"it has fewer than {rules.minimum_slices} slices, as planning and monitoring scans have",
-        )
-        ranked = rank_volumes(candidates, rules)
+        whole = [volume for volume in volumes if len(volume.places) >= rules.minimum_slices]
+        if whole:  # where all are short, a site may have sent nothing else
+            reason = f"it has fewer than {rules.minimum_slices} slices, as planning and monitoring scans have"
+            short = [volume.series for volume in volumes if len(volume.places) < rules.minimum_slices]
+            self.not_read += [NotRead(series.series_instance_uid, None, reason) for series in short]
+        ranked = rank_volumes(whole or volumes, rules)
         self.not_read += [NotRead(r.volume.series.series_instance_uid, None, r.reason) for r in ranked if not r.read]
         return [(volume, reason) for volume, read, reason in ranked if read]
-
-    def _drop(self, volumes: Sequence[Volume], faulty: Callable[[Volume], bool], reason: str) -> list[Volume]:
-        """Leave volumes out that are not what is wanted, unless all are so: a site may have sent nothing else."""
-        kept = [volume for volume in volumes if not faulty(volume)]
-        if not kept:
-            return list(volumes)
-        dropped = [volume for volume in volumes if faulty(volume)]
-        self.not_read += [NotRead(volume.series.series_instance_uid, None, reason) for volume in dropped]
-        return kept
 
     def take_slices(self, volume: Volume, reason: str) -> None:
         policy = self.plan.frames

@@ -19,9 +19,10 @@ from engine.geometry import Plane, position_of, thickness_of
 from engine.plan import SeriesRules, body_part_of
 from engine.study import Instance, Series
 
-__all__ = ["Ranked", "Slice", "Volume", "is_derived", "left_out", "rank_volumes"]
+__all__ = ["SLICED", "Ranked", "Slice", "Volume", "is_derived", "left_out", "rank_volumes"]
 
-_SLICED: Final = ("CT", "MR", "PT")
+SLICED: Final = ("CT", "MR", "PT")
+"""Modalities whose images are slices."""
 _SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 _LOCALIZER: Final = re.compile(r"(?<![a-z])(loc|locali[sz]er|scout|topo(gram)?|surv(iew|ey)|scano(gram)?)\b|定位", re.I)
 _DOSE_PAGE: Final = re.compile(r"dose (report|info|page|summary|record)|patient protocol|剂量报告", re.I)
@@ -187,8 +188,8 @@ def left_out(instance: Instance, rules: SeriesRules) -> str | None:
     """Say why the rules leave an image out, whatever else there is; None if they do not."""
     header = instance.header
     types = _image_type(header)
-    said = _said(header, "SeriesDescription") if instance.modality in _SLICED else ""
-    captured = instance.sop_class_uid.startswith(_SECONDARY_CAPTURE) and instance.modality in _SLICED
+    said = _said(header, "SeriesDescription") if instance.modality in SLICED else ""
+    captured = instance.sop_class_uid.startswith(_SECONDARY_CAPTURE) and instance.modality in SLICED
     if "dose page" in rules.leave_out and _DOSE_PAGE.search(said):
         return "a picture of a dose report"
     if "localizer" in rules.leave_out and ("LOCALIZER" in types or _LOCALIZER.search(said)):

@@ -12,7 +12,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from dicom_node.cli import config, demo, engine, network, node, reading, studies
+from dicom_node.cli import config, demo, engine, network, node, plan, reading, studies
 from dicom_node.cli.common import examples, print_error
 from engine.errors import MedregaError
 
@@ -31,6 +31,7 @@ for module in (node, reading, network, studies, demo):
     module.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(engine.app, name="engine")
+app.add_typer(plan.app, name="plan")
 
 
 @app.callback()

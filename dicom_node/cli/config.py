@@ -35,12 +35,14 @@ def check(config: ConfigOption = None) -> None:
     from dicom_node.ledger import ledger_url
     from dicom_node.ledger.database import Database
     from dicom_node.results import output_profiles
+    from engine.plan import load_plans
     from engine.runtime import model_path
 
     settings = load_settings(config)
     broker_url(settings)
     Database(ledger_url(settings)).close()
     output_profiles(settings.destinations)
+    load_plans(settings.engine.plans)
     if not model_path(settings.engine.model).exists():
         raise SettingsError(
             f"engine.model: there is no model at {settings.engine.model}",

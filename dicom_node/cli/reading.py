@@ -13,6 +13,7 @@ from engine.errors import MedregaError
 
 if TYPE_CHECKING:
     from engine.findings import Language, StudyReading
+    from engine.plan import Plan
     from engine.runtime import Runtime
     from engine.study import Study
 
@@ -48,6 +49,7 @@ def read(
     reading.json.
     """
     from engine.findings import LANGUAGES
+    from engine.plan import load_plans
     from engine.runtime import load_runtime
     from engine.study import load_studies
 
@@ -59,13 +61,14 @@ def read(
         print_error("there is no study to read")
         raise typer.Exit(1)
     engine = settings.engine
+    plans = load_plans(engine.plans)
     runtime = load_runtime(
         engine.runtime, engine.model, threads=engine.threads, device=engine.device, dtype=engine.dtype
     )
     try:
         for study in studies:
             try:
-                reading = _read_one(study, runtime, languages, out)
+                reading = _read_one(study, runtime, plans, languages, out)
             except MedregaError as error:
                 print_error(f"study {study.study_instance_uid}: {error}", error.advice)
                 failed += 1
@@ -79,14 +82,16 @@ def read(
         raise typer.Exit(1)
 
 
-def _read_one(study: Study, runtime: Runtime, languages: tuple[Language, ...], out: Path) -> StudyReading:
+def _read_one(
+    study: Study, runtime: Runtime, plans: dict[str, Plan], languages: tuple[Language, ...], out: Path
+) -> StudyReading:
     from dicom_node.picture import pictures_of
     from dicom_node.results_folder import write_results_folder
     from engine.plan import choose_plan
     from engine.reader import read_study
     from sr_writer import OutputProfile, check_results, write_results
 
-    plan = choose_plan(study, runtime.identity)
+    plan = choose_plan(study, runtime.identity, plans.values())
     with progress() as bar:
         task = bar.add_task(f"Reading ...{study.study_instance_uid[-12:]}", total=None)
         reading = read_study(

@@ -1,6 +1,6 @@
 """Plans: which questions are asked of which images of a study."""
 
-from engine.plan.choice import choose_plan
+from engine.plan.choice import choose_plan, fitting_plans
 from engine.plan.files import PlanFault, PlanFile, load_plan, load_plans, parse_plan, read_plans
 from engine.plan.match import age_of, body_part_of, laterality_of, mismatch, view_of
 from engine.plan.model import (
@@ -34,6 +34,7 @@ __all__ = [
     "age_of",
     "body_part_of",
     "choose_plan",
+    "fitting_plans",
     "laterality_of",
     "load_plan",
     "load_plans",

@@ -14,15 +14,33 @@ from engine.study import Instance, Study
 
 
 def choose_plan(study: Study, model: ModelIdentity, plans: Iterable[Plan] | None = None) -> Plan:
-    """Choose the plan that fits a study and the model that is to read it.
-
-    Of the plans that fit some image of the study, a site's own come before those that ship, then those that say more
-    about the images they are for, then those that more images fit.
+    """Choose the plan that fits a study and the model that is to read it: the first of `fitting_plans`.
 
     Raises
     ------
     PlanError
-        If the study holds no image of a patient, or no plan is for this kind of model.
+        If the study holds no image of a patient, or no plan is for its images and this kind of model.
+    """
+    given = load_plans().values() if plans is None else plans
+    fitting = fitting_plans(study, (plan for plan in given if plan.commissioning == model.commissioning))
+    if not fitting:
+        raise PlanError(
+            f"no plan exists for the model {model.name!r} and this study",
+            advice="`medrega-pacs plan which FOLDER` shows why",
+        )
+    return fitting[0]
+
+
+def fitting_plans(study: Study, plans: Iterable[Plan]) -> list[Plan]:
+    """Return the plans that fit some image of a study, the best first.
+
+    A site's own come before those that ship, then those that say more about the images they are for, then those that
+    more images fit.
+
+    Raises
+    ------
+    PlanError
+        If the study holds no image of a patient.
     """
     reasons = [_refusal(instance) for instance in study.instances]
     if all(reasons):
@@ -32,18 +50,10 @@ def choose_plan(study: Study, model: ModelIdentity, plans: Iterable[Plan] | None
             advice="Structured reports, presentation states and the like are not read; send the images.",
         )
     images = [instance for instance, reason in zip(study.instances, reasons, strict=True) if reason is None]
-    fitting = [
-        (plan.own, plan.match.specificity, count, plan)
-        for plan in plans or load_plans().values()
-        if plan.commissioning == model.commissioning
-        and (count := sum(mismatch(plan.match, image) is None for image in images))
-    ]
-    if not fitting:
-        raise PlanError(
-            f"no plan exists for the model {model.name!r} and this study",
-            advice="`medrega-pacs plan which FOLDER` shows why",
-        )
-    return max(fitting, key=lambda fit: fit[:3])[3]
+    fits = [(plan, sum(mismatch(plan.match, image) is None for image in images)) for plan in plans]
+    fitting = [(plan, count) for plan, count in fits if count]
+    fitting.sort(key=lambda fit: (fit[0].own, fit[0].match.specificity, fit[1]), reverse=True)
+    return [plan for plan, _ in fitting]
 
 
 def _refusal(instance: Instance) -> str | None:
