@@ -43,7 +43,12 @@ LATERALITY: Final[dict[Laterality, Code]] = {
 SITE_NOT_SPECIFIED: Final = Code("SITE-UNSPECIFIED", PRIVATE_SCHEME, "Site not specified")
 """Readers expect a finding site in every group: this says that there is none to tell."""
 PHANTOM_SITE: Final[Code] = codes.SCT.Phantom
-NO_FINDING: Final = frozenset({"no finding", "no findings", "normal", "none", "未见异常", "无异常", "正常"})
+NO_FINDING: Final = frozenset(
+    {
+        *("no finding", "no findings", "no abnormality", "no abnormalities", "normal", "unremarkable", "none"),
+        *("未见异常", "未见明显异常", "无异常", "无明显异常", "正常"),
+    }
+)
 """Labels that are no finding, and so never a code."""
 
 _BODY_PARTS: Final[dict[str, Code]] = {

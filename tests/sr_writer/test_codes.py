@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from pydicom.sr._concepts_dict import concepts
 from sr_cases import DX, finding, header
 
 from engine.findings import LANGUAGES, Laterality
+from engine.labels import label_sets
 from sr_writer.codes import CATEGORIES, NO_FINDING, concept_of, normalised, private_code, site_of, table
 
 with files("sr_writer").joinpath("codes.csv").open(encoding="utf-8") as lines:
@@ -57,6 +59,26 @@ def test_private_codes_are_one_a_concept():
 def test_no_finding_has_no_row_and_bad_codes_are_absent():
     assert not {name for _, name in table()} & NO_FINDING
     assert not {row["code"] for row in ROWS} & {"287272002", "118538004", "17621005", "290084006"}
+
+
+@pytest.mark.parametrize("label_set", label_sets().values(), ids=lambda label_set: label_set.name)
+def test_every_label_of_the_models_vocabularies_has_a_row_or_means_that_there_is_nothing(label_set):
+    for label in label_set.labels:
+        if label.concept:
+            row = table()["clinical", normalised(label.concept)]
+            assert table()["clinical", normalised(label.zh)] is row
+            assert concept_of(finding(label.concept, label=label.word), "clinical") is row
+        else:
+            assert {normalised(label.word), normalised(label.zh)} <= NO_FINDING
+
+
+def test_candidates_that_are_only_approximate_are_not_used():
+    candidates = Path(__file__).resolve().parents[3] / "shared" / "data" / "labels.tsv"
+    text = candidates.read_text(encoding="utf-8").splitlines() if candidates.is_file() else []
+    rows = csv.DictReader(text, delimiter="\t")
+    approximate = {row["proposed code"].split()[1] for row in rows if "approximate" in row["proposed code"]}
+    approximate |= {"67362008", "93880001", "52988006", "129790003", "309587003", "127189005", "400210000", "44241007"}
+    assert not {row["code"] for row in ROWS} & approximate
 
 
 @pytest.mark.parametrize(
