@@ -268,15 +268,17 @@ def _grayscale(frames: Sequence[_Frame], stand_ins: dict[str, Dataset]) -> dict[
         )
     }
     if (table := first.lut("ModalityLUTSequence")) is not None:
-        lut = hd.ModalityLUT("US", 0, table.entries)
-        _describe(lut, table)
+        lut = hd.ModalityLUT("US", max(table.first, 0), table.entries)
+        _begin(lut, table.first)
         arguments["modality_lut_transformation"] = hd.ModalityLUTTransformation(modality_lut=lut)
     elif first.rescale:
         slope, intercept = first.rescale
         arguments["modality_lut_transformation"] = hd.ModalityLUTTransformation(intercept, slope, _rescale_type(first))
     if (table := first.lut("VOILUTSequence")) is not None:
-        voi = hd.VOILUT(0, table.entries)
-        _describe(voi, table)
+        # What counts is the share of its own range (PS3.4 N.2), so that a table of 12 bits can be one of 16.
+        entries = np.round(table.entries * ((2**16 - 1) / (2**table.bits - 1))).astype(np.uint16)
+        voi = hd.VOILUT(max(table.first, 0), entries)
+        _begin(voi, table.first)
         arguments["voi_lut_transformations"] = [SoftcopyVOILUTTransformation(voi_luts=[voi])]
     elif windows := list(_windows(frames, stand_ins)):
         arguments["voi_lut_transformations"] = windows
@@ -299,11 +301,11 @@ def _windows(frames: Sequence[_Frame], stand_ins: dict[str, Dataset]) -> Iterato
         yield SoftcopyVOILUTTransformation(window[0], window[1], None, window[2], referenced_images=references)
 
 
-def _describe(item: Dataset, table: Lut) -> None:
-    """Give a table its own first value and depth: the library knows no negative ones, and 8 or 16 bits only."""
-    count = len(table.entries) % 2**16
-    item.add(DataElement(0x00283002, "SS" if table.first < 0 else "US", [count, table.first, table.bits]))
-    item.LUTData = table.entries.astype("<u2").tobytes()
+def _begin(item: Dataset, first: int) -> None:
+    """Give a table a negative first value, which the library does not know."""
+    if first < 0:
+        count, _, bits = item.LUTDescriptor
+        item.add(DataElement(0x00283002, "SS", [count, first, bits]))
 
 
 def _rescale_type(frame: _Frame) -> str:
