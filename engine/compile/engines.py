@@ -42,6 +42,11 @@ def gpu_name() -> str | None:
     return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else None
 
 
+def longest(config: MedregaConfig) -> int:
+    """Tokens of a question and its answer that the engine is built for."""
+    return min(config.decoder.max_position_embeddings, _LONGEST)
+
+
 def vision_command(out: Path, config: MedregaConfig, max_batch: int) -> list[str]:
     """Command that builds the vision engine, for one image up to `max_batch`."""
     size = config.vision.image_size
@@ -59,14 +64,13 @@ def vision_command(out: Path, config: MedregaConfig, max_batch: int) -> list[str
 
 def decoder_command(out: Path, config: MedregaConfig, max_batch: int) -> list[str]:
     """Command that builds the decoder's engine: paged cache with reuse, one beam, room for an image a request."""
-    longest = min(config.decoder.max_position_embeddings, _LONGEST)
     options = {
         "checkpoint_dir": out / "checkpoint",
         "output_dir": out / "engine",
         "max_batch_size": max_batch,
-        "max_input_len": longest - 1,
-        "max_seq_len": longest,
-        "max_num_tokens": max(8192, longest),
+        "max_input_len": longest(config) - 1,
+        "max_seq_len": longest(config),
+        "max_num_tokens": max(8192, longest(config)),
         "max_beam_width": 1,
         "max_multimodal_len": max_batch * config.image_tokens,
         "kv_cache_type": "paged",

@@ -108,6 +108,8 @@ class Tokenizer:
         self.image_context_id = self._required(IMAGE_CONTEXT)
         stops = (self._find(word) for word in (*STOP_TOKENS, _content(config, "eos_token")))
         self.stop_ids = frozenset([self._pieces.eos_id(), *(index for index in stops if index is not None)])
+        end = self._find(STOP_TOKENS[0])
+        self.end_id = self._pieces.eos_id() if end is None else end
 
     def _added_tokens(self, folder: Path, config: dict[str, Any]) -> tuple[dict[int, _Added], set[str]]:
         """Tokens that text is split at, by id, and the words among them that are special.

@@ -11,6 +11,12 @@ from engine.runtime.protocol import Answer, CancelToken, Rgb, Runtime
 __all__ = ["RUNTIMES", "Answer", "CancelToken", "Rgb", "Runtime", "load_runtime", "model_path"]
 
 RUNTIMES: Final = ("onnx", "torch", "tensorrt_llm", "scripted")
+_INSTALL: Final = {
+    "onnx": "Install medrega-pacs.",
+    "torch": "Install medrega-pacs[torch].",
+    "tensorrt_llm": "On a GPU host install medrega-pacs[tensorrt], or use NVIDIA's container of TensorRT-LLM 1.2.1; "
+    "elsewhere use runtime 'onnx' or 'torch'.",
+}
 _SHIPPED: Final = {"phantom": Path(__file__).parent.parent / "phantom" / "checkpoint"}
 
 
@@ -43,11 +49,6 @@ def load_runtime(
     path = model_path(model)
     if kind not in RUNTIMES:
         raise ModelError(f"there is no runtime {kind!r}", advice=f"Choose one of {', '.join(RUNTIMES)}.")
-    if kind == "tensorrt_llm":
-        raise ModelError(
-            "the tensorrt_llm runtime needs a compiled engine, and this version cannot compile one yet",
-            advice="Use runtime 'onnx' or 'torch'. On a GPU host the extra 'medrega-pacs[tensorrt]' is for it.",
-        )
     if not path.exists():
         raise ModelError(f"there is no model at {path}", advice="Check [engine] model: a shipped name or a path.")
     if kind == "scripted":
@@ -59,11 +60,12 @@ def load_runtime(
             from engine.runtime.onnx import OnnxRuntime
 
             return OnnxRuntime(path, threads)
+        if kind == "tensorrt_llm":
+            from engine.runtime.tensorrt_llm import TensorrtLlmRuntime
+
+            return TensorrtLlmRuntime(path)
         from engine.runtime.torch import TorchRuntime
 
         return TorchRuntime(path, device, dtype)
-    except ModuleNotFoundError as error:
-        extra = "[torch]" if kind == "torch" else ""
-        raise ModelError(
-            f"the {kind} runtime needs the package {error.name!r}", advice=f"Install medrega-pacs{extra}."
-        ) from error
+    except ImportError as error:  # not there, or not for this machine
+        raise ModelError(f"the {kind} runtime needs the package {error.name!r}", advice=_INSTALL[kind]) from error

@@ -155,12 +155,12 @@ class GreedyRuntime(CheckpointRuntime[npt.NDArray[np.float32]]):
         logprobs: list[float] = []
         limit = min(max_new_tokens, self._longest - len(prompt))
         guide = self._guidance(len(logits)).follow(grammar, limit) if grammar else None
+        logits = logits.copy()
+        logits[self.tokenizer.end_id] = -np.inf  # as MedRegA is used: at least one token
         while True:
             if cancel is not None:
                 cancel.check()
             token = guide.choose(logits) if guide else int(logits.argmax())
-            if token in self.tokenizer.stop_ids and not ids:
-                token = int(np.where(self._stops(len(logits)), -np.inf, logits).argmax())
             if token in self.tokenizer.stop_ids:
                 return self._answer(ids, prompt, logprobs, "length" if guide and guide.ended_early else "stop")
             wide = logits.astype(np.float64)
@@ -179,12 +179,6 @@ class GreedyRuntime(CheckpointRuntime[npt.NDArray[np.float32]]):
             if self._prepared is None:
                 self._prepared = Guidance(self.tokenizer, size)
             return self._prepared
-
-    def _stops(self, size: int) -> npt.NDArray[np.bool_]:
-        """Which of so many ids end an answer; the first token is none of them, as MedRegA is used."""
-        stops = np.zeros(size, bool)
-        stops[list(self.tokenizer.stop_ids)] = True
-        return stops
 
 
 def identity(folder: Path, runtime: str, build: str, digest: str | None = None) -> ModelIdentity:

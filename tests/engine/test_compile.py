@@ -109,10 +109,7 @@ class RankedForward:
             x = table[ids].clone()
             x[[place for place, token in enumerate(ids) if token == context]] = image
             seen.append(self.logits(x))
-            token = int(seen[-1].argmax())
-            if token in stop and len(ids) == len(prompt):
-                token = int(seen[-1].index_fill(0, torch.tensor(sorted(stop)), -torch.inf).argmax())
-            if token in stop:
+            if (token := int(seen[-1].argmax())) in stop:
                 break
             ids.append(token)
         return tuple(ids[len(prompt) :]), seen

@@ -91,7 +91,7 @@ def test_wrong_script_is_refused(tmp_path, content, complaint):
     ("kind", "model", "complaint"),
     [
         ("quantum", "phantom", "no runtime 'quantum'"),
-        ("tensorrt_llm", "phantom", "compiled engine"),
+        ("tensorrt_llm", "phantom", "needs the package 'tensorrt'"),
         ("onnx", "no/such/folder", "no model at"),
         ("scripted", "no/such/file.json", "no model at"),
     ],
