@@ -43,8 +43,6 @@ _DOSE_PICTURE = re.compile(r"DOSE([ _](INFO|REPORT|SCREEN))?|CT_SOM\d+ PROT", re
 _DOSE_SERIES = re.compile(
     r"\bdose[ _-]*(info|page|record|report|screen|sheet|summary)|\bpatient[ _]protocol\b|剂量(报告|信息)", re.IGNORECASE
 )
-_SLIDE: Final = "77.1.6"
-_SLIDE_PICTURES: Final = {"LABEL": "a slide's label", "OVERVIEW": "a slide with its label"}
 
 
 def check_image(instance: Instance) -> None:
@@ -86,8 +84,6 @@ def _kind(instance: Instance) -> str | None:
         return "a result of this software"
     if any(_DOSE_PICTURE.fullmatch(word.strip()) for word in words) or _DOSE_SERIES.search(description):
         return "a picture of a dose report"
-    if uid == f"{_STORAGE}{_SLIDE}":
-        return next((f"a picture of {kind}" for word, kind in _SLIDE_PICTURES.items() if word in words), None)
     return None
 
 

@@ -180,6 +180,21 @@ class Limits(_Part):
     seconds_per_study: Annotated[float, Field(gt=0)] | None = None
 
 
+class BoxLimits(_Part):
+    """Which boxes can be those of a finding.
+
+    Parameters
+    ----------
+    smallest_pixels : float
+        Least length of an edge, in pixels of the image.
+    largest_part : float
+        Largest part of the image's area; what is larger shows no place.
+    """
+
+    smallest_pixels: Annotated[float, Field(ge=1)] = 1.0
+    largest_part: Annotated[float, Field(gt=0, le=1)] = 0.98
+
+
 class PlanObject(_Part):
     """Something to look for.
 
@@ -238,6 +253,7 @@ class Plan(_Part):
     frames : FramePolicy
     windows : tuple of PlanWindow
     limits : Limits
+    boxes : BoxLimits
     objects : tuple of PlanObject
         What ``detection`` looks for, in the order of the question.
     label_sets : tuple of str
@@ -261,6 +277,7 @@ class Plan(_Part):
     frames: FramePolicy = FramePolicy()
     windows: tuple[PlanWindow, ...] = ()
     limits: Limits = Limits()
+    boxes: BoxLimits = BoxLimits()
     objects: tuple[PlanObject, ...] = ()
     label_sets: tuple[Name, ...] = ()
     questions: tuple[Question, ...] = ()

@@ -302,9 +302,3 @@ def test_picture_of_a_dose_report_is_told_by_its_series(make_instance, words):
 @pytest.mark.parametrize("words", ["Low dose chest", "Lung low-dose 1.0", "Dosed"])
 def test_scan_of_a_low_dose_is_no_dose_report(make_instance, words):
     check_image(make_instance(np.zeros((2, 2), np.uint8), SeriesDescription=words))
-
-
-def test_picture_of_a_slides_label_is_refused(make_instance):
-    elements = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.6", "ImageType": ["ORIGINAL", "PRIMARY", "LABEL", "NONE"]}
-    with pytest.raises(NotAnImageError, match="slide's label"):
-        check_image(make_instance(np.zeros((2, 2), np.uint8), **elements))
