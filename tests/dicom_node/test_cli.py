@@ -54,7 +54,8 @@ def commands() -> list[tuple[str, ...]]:
 def test_every_command_of_the_plan_is_there() -> None:
     assert {" ".join(command) for command in commands()} == {
         "up", "listen", "worker", "read", "send", "echo", "studies", "study", "retry", "cancel", "retract", "phantom",
-        "demo", "config show", "config check", "version", "plan list", "plan show", "plan check", "plan which", "engine ask", "engine info", "engine check", "engine compile",
+        "demo", "config show", "config check", "version", "engine ask", "engine info", "engine check", "engine compile",
+        "plan list", "plan show", "plan check", "plan which",
     }  # fmt: skip
 
 
