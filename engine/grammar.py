@@ -16,8 +16,8 @@ from typing import Final
 SCALE: Final = 999
 """Coordinates run from 0 to this."""
 
-ModelBox = tuple[int, int, int, int]
-"""``(x1, y1, x2, y2)`` on the model's scale; x1 < x2 and y1 < y2."""
+ModelBox = tuple[float, float, float, float]
+"""``(x1, y1, x2, y2)`` on the model's scale, x1 < x2 and y1 < y2: integers, but for other models' boxes put on it."""
 
 # One character for one, so that places in the answer stay what they are.
 _NARROW: Final = str.maketrans("［］【】，、：；（）－＋．０１２３４５６７８９\u3000", "[][],,:;()-+.0123456789 ")

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from engine.dialects import read_boxes
 from engine.errors import LimitError
 from engine.findings import HeldBack, Language, PromptUse
-from engine.grammar import Parsed, parse
+from engine.grammar import Parsed
 from engine.imaging import RenderedFrame, Window, render_frame
 from engine.plan import Plan, Task
 from engine.prompts import Prompts
@@ -125,9 +126,10 @@ class ImageInterview:
         """Add to the number of questions expected."""
         self.interview.expected += questions
 
-    def parse(self, answer: str) -> Parsed:
-        """Take an answer apart into regions and words."""
-        return parse(answer)
+    def parse(self, answer: str, asked: str = "") -> Parsed:
+        """Take an answer apart into regions and words; regions without a name are those of what was asked for."""
+        shape = self.rendered.transform
+        return read_boxes(self.plan.dialect, answer, shape.rows, shape.columns, asked)
 
     def ask(
         self, task: Task, language: Language, *, template: str = "", grammar: str | None = None, **words: object

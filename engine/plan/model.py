@@ -9,6 +9,7 @@ import pydicom.uid
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydicom.uid import UID
 
+from engine.dialects import MEDREGA, dialects
 from engine.findings import LANGUAGES, Language
 from engine.imaging import Window
 from engine.labels import LABEL_TASKS, LabelSet, label_sets
@@ -261,6 +262,8 @@ class Plan(_Part):
     questions : tuple of Question
     templates : dict of Task to str
         Prompt templates to use instead of a task's own, as ``detection = "detection_multiple"``.
+    dialect : str
+        How the model spells boxes: ``medrega``, or one of `engine.dialects`.
     constrained : bool
         Whether detection may answer only in the form of boxes of `objects`, where the runtime can hold it to that.
     """
@@ -282,6 +285,7 @@ class Plan(_Part):
     label_sets: tuple[Name, ...] = ()
     questions: tuple[Question, ...] = ()
     templates: dict[Task, Name] = {}
+    dialect: Name = MEDREGA
     constrained: bool = False
 
     _own: bool = PrivateAttr(default=False)
@@ -332,6 +336,10 @@ class Plan(_Part):
         for task in LABEL_TASKS:
             if task in self.tasks and not self.sets_of(task):
                 raise ValueError(f"the task {task!r} needs one of its own in label_sets")
+        if self.dialect != MEDREGA and self.dialect not in dialects():
+            raise ValueError(f"there is no dialect {self.dialect!r}; known are {', '.join((MEDREGA, *dialects()))}")
+        if self.constrained and self.dialect != MEDREGA:
+            raise ValueError("answers can be constrained in the dialect 'medrega' only")
         for task, template in self.templates.items():
             if not any(f"{template}.{language}" in Prompts.shipped().templates for language in LANGUAGES):
                 raise ValueError(f"there is no prompt template {template!r} for the task {task!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.dialects import one_object
 from engine.grammar import box_grammar, is_nothing
 from engine.grounding import Candidate, screen
 from engine.interview import ImageInterview
@@ -9,23 +10,27 @@ from engine.runtime.protocol import Answer
 
 
 def detect(image: ImageInterview) -> list[Candidate]:
-    """Ask for all objects at once; the boxes that pass the checks."""
+    """Ask for all objects at once, or for one after the other where the model's dialect wants it so."""
     labels = [item.label for item in image.plan.objects]
     grammar = box_grammar(labels) if image.plan.constrained else None
-    answer = image.ask("detection", "en", grammar=grammar, objects=labels)
-    candidates = screened(image, answer)
+    if one_object(image.plan.dialect):
+        candidates = [
+            found for label in labels for found in screened(image, image.ask("detection", "en", objects=[label]), label)
+        ]
+    else:
+        candidates = screened(image, image.ask("detection", "en", grammar=grammar, objects=labels))
     told = image.wants("grounded") * len(image.languages)
     image.expect(told * len({candidate.object.label for candidate in candidates}))
     return candidates
 
 
-def screened(image: ImageInterview, answer: Answer) -> list[Candidate]:
+def screened(image: ImageInterview, answer: Answer, asked: str = "") -> list[Candidate]:
     """The boxes of an answer that pass the checks; what does not is held back."""
     record = image.record
     if is_nothing(answer.text):
         record.nothing += 1
         return []
-    parsed = image.parse(answer.text)
+    parsed = image.parse(answer.text, asked)
     candidates, held = screen(parsed, answer, image.plan, image.rendered.transform)
     for reason, words in held:
         image.hold(reason, words)

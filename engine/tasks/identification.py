@@ -58,7 +58,7 @@ def _confirmed(image: ImageInterview, candidate: Candidate, notes: list[str]) ->
     """Ask back what a box shows, in each language."""
     confirmed = True
     for language in dict.fromkeys(("en", *image.languages)):
-        answer = image.ask("identification", language, box=candidate.model_box)
+        answer = image.ask("identification", language, box=image.rendered.transform.to_grammar(candidate.box))
         word = plain(answer.text)
         if image.plan.find(word) == candidate.object:
             continue

@@ -15,5 +15,5 @@ def located(image: ImageInterview, candidates: Sequence[Candidate], language: La
     regions: dict[str, list[ModelBox]] = {}
     for candidate in candidates if image.wants("regional") else ():
         name = candidate.object.label if language == "en" else candidate.object.zh
-        regions.setdefault(name, []).append(candidate.model_box)
+        regions.setdefault(name, []).append(image.rendered.transform.to_grammar(candidate.box))
     return regions

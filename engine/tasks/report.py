@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.answers import parse_report
 from engine.findings import Finding, Language
-from engine.grammar import is_nothing, parse
+from engine.grammar import is_nothing
 from engine.grounding import Candidate, certainty
 from engine.interview import ImageInterview, clean
 from engine.tasks.regional import located
@@ -21,7 +21,7 @@ def report(image: ImageInterview, candidates: Sequence[Candidate], *, alone: boo
     sure: float | None = None
     for language in image.languages:
         answer = image.ask("report", language, located=located(image, candidates, language))
-        parsed = parse(answer.text)
+        parsed = image.parse(answer.text)
         text = clean(parsed.text)
         parts = parse_report(text, language)
         if parts is None or parsed.unreadable:
