@@ -85,16 +85,21 @@ def write_region_sr(context: Context) -> Dataset:
         ),
         referenced_images=[library_entry(image) for image in unique(images)],
     )
-    name_modalities(report[0], context.sources)
+    root = report[0]
+    name_modalities(root, context.sources)
+    # The library copies and searches the tree that it is given, which takes most of the time of a report on many
+    # slices; what it would find there (every reference is evidence) the gate looks at. So it gets the root alone.
+    content, root.ContentSequence = root.ContentSequence, root.ContentSequence[:1]
     result = (Comprehensive3DSR if is_3d else ComprehensiveSR)(
         evidence=context.sources.evidence(),
-        content=report[0],
+        content=root,
         is_complete=not context.reading.partial,
         is_final=False,
         is_verified=False,
         previous_versions=predecessors(context),
         **context.common("sr", 0, languages, "SR"),
     )
+    result.ContentSequence = content
     return context.finish(result)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from highdicom.sr import ComprehensiveSR
 from pydicom.dataset import Dataset
 from sr_cases import (
     CREATED,
@@ -193,3 +194,24 @@ def test_narrative_says_first_what_it_is_and_then_how_the_run_ended():
         assert len(items(findings, "121071")) == 1 + 3 + 1
     assert "Findings: A disc. Impression: Disc." in items(items(results[1], "59776-5")[0], "121071")[-1].TextValue
     assert str(results[1].ContentDate) == CREATED.strftime("%Y%m%d")
+
+
+def test_the_report_is_what_the_library_makes_of_the_whole_tree():
+    images = ct_series()
+    report = written(images, *boxes_on(images))
+    root = Dataset()
+    for keyword in ("ValueType", "ConceptNameCodeSequence", "ContinuityOfContent", "ContentTemplateSequence"):
+        root[keyword] = report[keyword]
+    root.ContentSequence = report.ContentSequence
+    again = ComprehensiveSR(
+        evidence=sorted(images, key=lambda image: image.SOPInstanceUID),
+        content=root,
+        series_instance_uid=report.SeriesInstanceUID,
+        series_number=report.SeriesNumber,
+        sop_instance_uid=report.SOPInstanceUID,
+        instance_number=1,
+        manufacturer=report.Manufacturer,
+        is_complete=True,
+    )
+    for keyword in ("ContentSequence", "CurrentRequestedProcedureEvidenceSequence", *root.dir()):
+        assert report[keyword] == again[keyword]
