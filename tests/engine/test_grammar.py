@@ -54,6 +54,54 @@ def test_answer_cut_anywhere_gives_only_boxes_that_were_in_it(label, found, data
     assert all(region.box in found for region in parse(cut).regions)
 
 
+WIDE = str.maketrans("[],:0123456789", "［］，：０１２３４５６７８９")
+GROUPS = st.lists(st.tuples(LABEL, st.lists(BOX, min_size=1, max_size=3)), min_size=1, max_size=3)
+
+
+def _tagless(answer: str) -> str:
+    for tag in ("<ref>", "</ref>", "<box>", "</box>"):
+        answer = answer.replace(tag, "")
+    return answer
+
+
+@settings(max_examples=100, deadline=None)
+@given(GROUPS, st.data())
+def test_slips_of_the_model_change_nothing_of_what_is_read(groups, data):
+    """Dropped tags, Chinese punctuation, reversed corners, a bracket too few or too many."""
+    expected = [(label, box) for label, found in groups for box in found]
+    swapped = [
+        (
+            label,
+            [data.draw(st.sampled_from([box, (box[2], box[1], box[0], box[3]), box[2:] + box[:2]])) for box in found],
+        )
+        for label, found in groups
+    ]
+    answer = ", ".join(format_boxes(label, found) for label, found in swapped)
+    places = [place for place, character in enumerate(answer) if character in "[]"]
+    place = data.draw(st.sampled_from(places))
+    slips = [
+        _tagless(answer),
+        answer.translate(WIDE),
+        _tagless(answer).translate(WIDE),
+        answer.replace("</ref>", "</ref>："),
+        answer.replace(", ", "，"),
+        answer[:place] + answer[place + 1 :],
+        answer[:place] + answer[place] + answer[place:],
+    ]
+    for slip in slips:
+        assert boxes(slip) == expected, slip
+
+
+@settings(max_examples=100, deadline=None)
+@given(LABEL, BOX, st.integers(0, 3), st.one_of(st.integers(-999_999, -1), st.integers(SCALE + 1, 999_999)))
+def test_box_out_of_range_is_never_taken_for_one_within(label, box, corner, beyond):
+    wrong = list(box)
+    wrong[corner] = beyond
+    parsed = parse(format_boxes(label, [tuple(wrong), box]))
+    assert [region.in_range for region in parsed.regions] == [False, True]
+    assert parsed.regions[1].box == box
+
+
 @settings(max_examples=100, deadline=None)
 @given(LABEL, st.lists(BOX, min_size=1, max_size=3))
 def test_spans_point_at_label_and_box(label, found):
