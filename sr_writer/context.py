@@ -8,7 +8,9 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any, Final
 
+from highdicom.sr import ObservationContext, RelationshipTypeValues, TextContentItem
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, TM
 
 from engine.findings import Finding, Language, StudyReading
@@ -89,6 +91,19 @@ class Context:
         """Describe a series: always "AI" first, and what it is not for."""
         titles = _COMMISSIONING_TITLES if self.reading.model.commissioning else _TITLES
         return clean_line(" ".join(["AI", *(titles[language] for language in languages), what]))
+
+    def observation_context(self) -> ObservationContext:
+        """Make TID 1001: the model as observer, and what the header cannot say of the procedure (TID 1005)."""
+        content = self.identity.observation_context()
+        if self.sources.unfit_accession:
+            content.append(
+                TextContentItem(
+                    name=codes.DCM.AccessionNumber,
+                    value=self.sources.unfit_accession,
+                    relationship_type=RelationshipTypeValues.HAS_OBS_CONTEXT,
+                )
+            )
+        return content
 
     def common(self, kind: str, index: int, languages: Sequence[Language], what: str) -> dict[str, Any]:
         """Give the arguments that every constructor of the library takes (PS3.3 C.7.3.1, C.12.1).

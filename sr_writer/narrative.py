@@ -70,7 +70,7 @@ def write_narrative(context: Context, language: Language, kind: str) -> Dataset:
     root = ContainerContentItem(name=_TITLE, template_id="2000")
     content = ContentSequence()
     content.extend(LanguageOfContentItemAndDescendants(CodedConcept.from_code(LANGUAGE_CODES[language])))
-    content.extend(context.identity.observation_context())
+    content.extend(context.observation_context())
     content.append(_findings(context, language))
     content.append(_procedure(context, language))
     root.ContentSequence = content

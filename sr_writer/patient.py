@@ -17,6 +17,7 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName, validate_value
 
 from engine.errors import WriteError
+from sr_writer.text import SHORT_TEXT, clean_line
 
 # Values are judged here. The library's own warnings about them, given when an element is first looked at, quote them.
 config.settings.reading_validation_mode = config.IGNORE
@@ -24,8 +25,8 @@ config.settings.reading_validation_mode = config.IGNORE
 IDENTIFYING: Final = ("StudyInstanceUID", "PatientID", "PatientName")
 """Never changed and never left out: a result that differs here would be filed under someone or something else.
 
-An Accession Number that is too long to be one is left empty, though: cut it would be another order's, and the study is
-known by its UID.
+An Accession Number that is too long to be one (SH, 16 characters) is left empty, though: cut it would be another
+order's, and the study is known by its UID. It then stands in full in the SR's procedure context, see `unfit_accession`.
 """
 
 TYPE_2: Final = (
@@ -139,6 +140,19 @@ def patient_and_study(header: Dataset) -> Dataset:
     if modules.PatientSex not in _SEXES:
         modules.PatientSex = ""
     return modules
+
+
+def unfit_accession(header: Dataset) -> str:
+    """Give a source's Accession Number as plain text where the attribute cannot carry it, else nothing."""
+    undeclared = not header.get("SpecificCharacterSet")
+    element = header.get(tag_for_keyword("AccessionNumber") or 0)
+    if element is None or _usable(header, "AccessionNumber", undeclared) is not None:
+        return ""
+    try:
+        value = utf8(element, undeclared=undeclared)
+    except ValueError:  # bytes that no character set spells
+        return ""
+    return clean_line("/".join(map(str, value)) if isinstance(value, list) else str(value or ""), SHORT_TEXT)
 
 
 def utf8(element: DataElement, *, undeclared: bool) -> Any:

@@ -77,7 +77,7 @@ def write_region_sr(context: Context) -> Dataset:
         images.append(image)
         is_3d = is_3d or isinstance(region, ImageRegion3D)
     report = MeasurementReport(
-        observation_context=context.identity.observation_context(),
+        observation_context=context.observation_context(),
         procedure_reported=codes.SCT.ImagingProcedure,
         imaging_measurements=groups,
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(

@@ -13,7 +13,7 @@ from pydicom.uid import UID
 from engine.errors import WriteError
 from engine.findings import Region
 from sr_writer.iods import known_class
-from sr_writer.patient import TYPE_2, patient_and_study
+from sr_writer.patient import TYPE_2, patient_and_study, unfit_accession
 
 _EDGE: Final = 1e-6
 """Pixels by which a coordinate may exceed the image for the sake of floating point; it is then clipped to the edge."""
@@ -164,6 +164,12 @@ class Sources:
         """Patient and study modules, in UTF-8, of the first image."""
         first = next((image for image in self.images if image.is_image), self.images[0])
         return patient_and_study(first.header)
+
+    @cached_property
+    def unfit_accession(self) -> str:
+        """The Accession Number of the first image where it is none that `patient` can carry."""
+        first = next((image for image in self.images if image.is_image), self.images[0])
+        return unfit_accession(first.header)
 
     def image(self, sop_instance_uid: str) -> SourceImage:
         """Find an image.

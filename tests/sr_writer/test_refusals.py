@@ -192,6 +192,18 @@ def test_value_that_no_valid_object_can_carry_is_left_out(keyword, value, tmp_pa
         assert dciodvfy(path) == []
 
 
+def test_accession_number_of_70_characters_stands_in_full_in_the_procedure_context(tmp_path, dciodvfy, dsrdump):
+    image = header(DX, "DX")
+    with _no_judgement():
+        image.AccessionNumber = "A-" + "9" * 68
+    results = write([image], finding("disc", region(image, BOX)))
+    for number, result in enumerate(results[:2]):
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(dump(result))
+        assert dciodvfy(path) == []
+        assert f'"Accession Number")="A-{"9" * 68}"' in dsrdump("+Pl", path)
+
+
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [("PatientID", "1" * 65), ("PatientID", "1\\2"), ("PatientID", "1\x07"), ("PatientName", "Doe^" + "J" * 90)],
