@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from engine.errors import PlanError
 from engine.plan.model import Plan
@@ -49,7 +50,7 @@ def parse_plan(text: str) -> Plan | list[PlanFault]:
     except ValidationError as error:
         return sorted(
             (
-                PlanFault(*_locate(text, fault["loc"], fault["input"]), _words(fault["loc"], fault["msg"]))
+                PlanFault(*_locate(text, fault["loc"], _wrong_value(fault)), _words(fault["loc"], fault["msg"]))
                 for fault in error.errors()
             ),
             key=lambda fault: (fault.line, fault.column),
@@ -103,6 +104,11 @@ def _folder(folder: Path) -> dict[str, PlanFile]:
             raise PlanError(f"the plan {path.name} has a name that another one has: {plan.name!r}")
         plans[plan.name] = PlanFile(plan if folder == SHIPPED else plan.as_own(), path)
     return plans
+
+
+def _wrong_value(fault: ErrorDetails) -> object:
+    """The value to look for in the text; of a key that should not be there, the key is what is wrong."""
+    return None if fault["type"] == "extra_forbidden" else fault["input"]
 
 
 def _words(loc: Sequence[str | int], message: str) -> str:
