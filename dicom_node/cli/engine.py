@@ -1,4 +1,4 @@
-"""``engine``: ask a model, look at it, check it, compile it."""
+"""``engine``: ask a model, look at it, check it, measure it, compile it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dicom_node.cli import figures
 from dicom_node.cli.common import console, examples, print_error
+from dicom_node.cli.figures import ModelOption, RuntimeKind, RuntimeOption
 from engine.errors import MedregaError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from engine.runtime import Rgb
-
 app = typer.Typer(
-    help="Ask a model, look at it, check it, compile it.",
+    help="Ask a model, look at it, check it, measure it, compile it.",
     no_args_is_help=True,
     epilog=examples("engine info", 'engine ask --image image.dcm --question "Describe the image."'),
 )
-
-
-class AskRuntime(StrEnum):
-    """Runtimes that a question can be asked with."""
-
-    ONNX = "onnx"
-    TORCH = "torch"
-    TENSORRT_LLM = "tensorrt_llm"
 
 
 class Dtype(StrEnum):
@@ -87,8 +79,8 @@ def ask(
             help="The user's words, with <image> where the image stands; else the image and a newline come first.",
         ),
     ],
-    model: Annotated[str, typer.Option("--model", metavar="DIR", help="A shipped name or a folder.")] = "phantom",
-    runtime: Annotated[AskRuntime, typer.Option("--runtime", help="What runs it.")] = AskRuntime.ONNX,
+    model: ModelOption = "phantom",
+    runtime: RuntimeOption = RuntimeKind.ONNX,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer.")] = 400,
     frame: Annotated[
         int, typer.Option("--frame", metavar="N", min=1, help="Which frame of a DICOM object; the first is 1.")
@@ -101,13 +93,14 @@ def ask(
 
     The answer keeps its special tokens: <ref>disc</ref><box>[[1, 2, 3, 4]]</box>.
     """
+    from engine.evaluation.images import read_image
     from engine.runtime import load_runtime
 
     if question.count("<image>") > 1:
         raise typer.BadParameter("a question holds <image> once", param_hint="--question")
     if "<image>" not in question:
         question = f"<image>\n{question}"
-    pixels = _read_image(image, frame)
+    pixels = read_image(image, frame)
     loaded = load_runtime(runtime, model)
     try:
         answer = loaded.ask(pixels, question, max_new_tokens=max_new_tokens)
@@ -122,28 +115,6 @@ def ask(
         typer.echo(json.dumps(said, ensure_ascii=False))
     else:
         typer.echo(answer.text)
-
-
-def _read_image(path: Path, frame: int) -> Rgb:
-    """An image as a person sees it: a DICOM frame rendered, a picture decoded to RGB."""
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
-
-    from engine.errors import UndecodableError
-    from engine.imaging import render_frame
-    from engine.study import load_instance
-
-    with path.open("rb") as stream:
-        begin = stream.read(8)
-    if not begin.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        return render_frame(load_instance(path), frame).rgb
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise UndecodableError("the picture has more than 8 bits, and nothing says how to show them")
-            return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UndecodableError(f"the picture cannot be decoded: {type(error).__name__}") from error
 
 
 @app.command(epilog=examples("engine info", "engine info MedRegA --json", "engine info compiled"))
@@ -240,3 +211,11 @@ def compile_(
     parted = manifest.record["steps"].get("engine", {}).get("self_test")
     if parted:
         raise MedregaError(f"the engine answers {len(parted)} questions of the self test otherwise than PyTorch")
+
+
+app.command(
+    epilog=examples(
+        "engine evaluate data.jsonl --images .",
+        "engine evaluate data.jsonl --images . --model MedRegA --runtime torch --answers medrega.jsonl --json",
+    )
+)(figures.evaluate)

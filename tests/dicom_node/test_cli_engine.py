@@ -159,3 +159,27 @@ def test_wrong_usage_is_told_from_failure(run: Run) -> None:
     assert status == 1
     assert "4 attention heads cannot be shared by 8 ranks" in err
     assert run("compile", "--checkpoint", "nowhere", "--out", "compiled")[0] == 1
+
+
+def test_a_model_is_evaluated_and_a_run_goes_on(run: Run, picture: Path, tmp_path: Path) -> None:
+    turns = [
+        {"from": "human", "value": f"<image>\n{LOCATE}"},
+        {"from": "gpt", "value": "<ref>disc</ref><box>[[1, 2, 3, 4]]</box>"},
+    ]
+    lines = [json.dumps({"id": n, "image": picture.name, "conversations": turns}) for n in range(2)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    arguments = ("evaluate", "data.jsonl", "--images", str(tmp_path), "--max-new-tokens", "4")
+    status, out, _ = run(*arguments, "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert (found["samples"], found["answered"], found["scores"][0]["group"]) == (2, 2, "detection, en")
+    assert len(found["scores"][0]["figures"]["IoU"]) == 3
+    kept = (tmp_path / "data.answers.jsonl").read_bytes()
+    status, out, _ = run(*arguments)
+    assert status == 0
+    assert "Acc@0.50" in out
+    assert (tmp_path / "data.answers.jsonl").read_bytes() == kept  # nothing was asked again
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    status, _, err = run(*arguments, "--answers", "other.jsonl")
+    assert status == 1
+    assert "sample 1 was not asked" in err

@@ -1,0 +1,103 @@
+"""``engine evaluate`` and ``engine bench``: how well and how fast a model answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dicom_node.cli.common import console, print_error, progress
+
+if TYPE_CHECKING:
+    from engine.evaluation import Score
+
+
+class RuntimeKind(StrEnum):
+    """Runtimes that a question can be asked with."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+    TENSORRT_LLM = "tensorrt_llm"
+
+
+ModelOption = Annotated[str, typer.Option("--model", metavar="DIR", help="A shipped name or a folder.")]
+RuntimeOption = Annotated[RuntimeKind, typer.Option("--runtime", help="What runs it.")]
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", exists=True, dir_okay=False, help="Samples, one a line: id, image, conversations."
+        ),
+    ],
+    images: Annotated[
+        Path,
+        typer.Option("--images", metavar="DIR", exists=True, file_okay=False, help="Folder that the images lie in."),
+    ],
+    model: ModelOption = "phantom",
+    runtime: RuntimeOption = RuntimeKind.ONNX,
+    answers: Annotated[
+        Path | None,
+        typer.Option("--answers", metavar="FILE", help="Keeps the answers; FILE.answers.jsonl in this folder without."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer.")] = 400,
+    in_flight: Annotated[
+        int, typer.Option("--in-flight", metavar="N", min=1, help="Questions asked at the same time.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Ask a model the questions of a data file in MedRegA's own format, and score its answers.
+
+    Answers are kept as they come: a run that was stopped goes on with the same command.
+    """
+    from engine.evaluation import Answers, ask_all, read_samples, score
+    from engine.runtime import load_runtime
+
+    samples = read_samples(data)
+    loaded = load_runtime(runtime, model)
+    try:
+        kept = Answers(answers or Path(f"{data.stem}.answers.jsonl"), loaded, max_new_tokens)
+        with progress() as bar:
+            task = bar.add_task("questions", total=len(samples))
+            ask_all(
+                samples,
+                images,
+                loaded,
+                kept,
+                max_new_tokens=max_new_tokens,
+                in_flight=in_flight,
+                progress=lambda done: bar.update(task, completed=done),
+            )
+    finally:
+        loaded.close()
+    scores = score(samples, kept.given)
+    for sample in samples:
+        if sample.digest in kept.refused:
+            print_error(f"sample {sample.id} was not asked: {kept.refused[sample.digest]}")
+    asked = sum(sample.digest in kept.given for sample in samples)
+    if as_json:
+        found = {"model": asdict(loaded.identity), "samples": len(samples), "answered": asked}
+        typer.echo(json.dumps(found | {"scores": [asdict(one) for one in scores]}, ensure_ascii=False))
+    else:
+        _print_scores(scores)
+        console().print(f"{asked} of {len(samples)} answered; they are kept in {kept.path}")
+    if asked < len(samples):
+        raise typer.Exit(1)
+
+
+def _print_scores(scores: list[Score]) -> None:
+    from rich.table import Table
+
+    table = Table("group", "samples", "figure", "value", "95 % interval", "unreadable")
+    for one in scores:
+        head = [one.group, str(one.samples)]
+        tail = [str(one.unreadable)]
+        for name, (value, low, high) in one.figures.items():
+            table.add_row(*head, name, f"{value:.3f}", f"{low:.3f} to {high:.3f}", *tail)
+            head, tail = ["", ""], [""]
+    console().print(table)
