@@ -49,6 +49,18 @@ def _sop_class(told: str) -> str:
     return str(uid)
 
 
+def _label_set(name: str) -> str:
+    if name not in label_sets():
+        raise ValueError(f"there is no label set {name!r}; those that ship are {', '.join(label_sets())}")
+    return name
+
+
+def _dialect(name: str) -> str:
+    if name not in (MEDREGA, *dialects()):
+        raise ValueError(f"there is no dialect {name!r}; known are {', '.join((MEDREGA, *dialects()))}")
+    return name
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -259,6 +271,8 @@ class Plan(_Part):
         What ``detection`` looks for, in the order of the question.
     label_sets : tuple of str
         The vocabularies of ``classification``, ``organ`` and ``tissue``.
+    narrate : tuple of str
+        Of ``organ`` and ``tissue``, those whose answers also stand in the report.
     questions : tuple of Question
     templates : dict of Task to str
         Prompt templates to use instead of a task's own, as ``detection = "detection_multiple"``.
@@ -282,10 +296,11 @@ class Plan(_Part):
     limits: Limits = Limits()
     boxes: BoxLimits = BoxLimits()
     objects: tuple[PlanObject, ...] = ()
-    label_sets: tuple[Name, ...] = ()
+    label_sets: tuple[Annotated[str, AfterValidator(_label_set)], ...] = ()
+    narrate: tuple[Literal["organ", "tissue"], ...] = ()
     questions: tuple[Question, ...] = ()
     templates: dict[Task, Name] = {}
-    dialect: Name = MEDREGA
+    dialect: Annotated[str, AfterValidator(_dialect)] = MEDREGA
     constrained: bool = False
 
     _own: bool = PrivateAttr(default=False)
@@ -330,14 +345,9 @@ class Plan(_Part):
                 raise ValueError(f"the task {task!r} is about boxes and needs the task 'detection' or 'grounded'")
         if not set(FINDING_TASKS).intersection(self.tasks):
             raise ValueError(f"none of its tasks can find anything: it needs one of {', '.join(FINDING_TASKS)}")
-        for name in self.label_sets:
-            if name not in label_sets():
-                raise ValueError(f"there is no label set {name!r}; those that ship are {', '.join(label_sets())}")
         for task in LABEL_TASKS:
             if task in self.tasks and not self.sets_of(task):
                 raise ValueError(f"the task {task!r} needs one of its own in label_sets")
-        if self.dialect != MEDREGA and self.dialect not in dialects():
-            raise ValueError(f"there is no dialect {self.dialect!r}; known are {', '.join((MEDREGA, *dialects()))}")
         if self.constrained and self.dialect != MEDREGA:
             raise ValueError("answers can be constrained in the dialect 'medrega' only")
         for task, template in self.templates.items():

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from engine.answers import Labels, parse_labels
-from engine.findings import Finding
-from engine.grounding import Candidate, certainty
+from engine.findings import Finding, Language
+from engine.gate import DISAGREEMENT, Candidate, certainty
 from engine.interview import ImageInterview, clean
 from engine.labels import LabelSet, LabelTask
 from engine.runtime.protocol import Answer
 from engine.tasks.regional import located
+
+_SHOWN: Final[dict[tuple[LabelTask, Language], str]] = {
+    ("organ", "en"): "Organ: {}.",
+    ("organ", "zh"): "器官：{}。",
+    ("tissue", "en"): "Tissue: {}.",
+    ("tissue", "zh"): "组织：{}。",
+}
 
 
 def classify(image: ImageInterview, candidates: Sequence[Candidate]) -> None:
@@ -21,21 +29,29 @@ def classify(image: ImageInterview, candidates: Sequence[Candidate]) -> None:
             image.record.partial = True
         elif parsed.nothing:
             image.record.nothing += 1
+            if candidates:
+                image.hold("the classification says that there is nothing, and something was located", answer.text)
         for named in parsed.named if parsed.usable else ():
             names = {language: named.label.names[language] for language in image.languages}
             text = {language: name[:1].upper() + name[1:] for language, name in names.items()}
-            sure = certainty(answer, [named.span])
-            image.record.name(
-                Finding(clean(named.label.word), named.label.concept, names, text, sure, ()), image.number
-            )
+            sure, notes = certainty(answer, [named.span]), ()
+            if named.label.concept in {item.concept for item in image.absent}:
+                sure, notes = (sure or 0.0) * DISAGREEMENT, ("asked to locate it, the model said that it is not there",)
+            finding = Finding(clean(named.label.word), named.label.concept, names, text, sure, (), notes=notes)
+            if weighed := image.weighed(finding):
+                image.record.name(weighed, image.number)
 
 
 def recognise(image: ImageInterview, task: LabelTask) -> None:
-    """Ask which organ or tissue an image shows: recorded, and no finding."""
+    """Ask which organ or tissue an image shows: recorded, told in the report where the plan says so, and no finding."""
     for labels in image.plan.sets_of(task):
         answer, parsed = _ask(image, task, labels, ())
-        if parsed.usable and len(parsed.named) > 1:
+        if len(parsed.named) > 1:
             image.hold(f"the answer names more than one {task}", answer.text)
+        elif parsed.usable and task in image.plan.narrate:
+            for language in image.languages:
+                words = _SHOWN[task, language].format(parsed.named[0].label.names[language])
+                image.record.narratives.setdefault(language, []).append((image.number, words))
 
 
 def _ask(

@@ -125,6 +125,21 @@ def test_organ_and_tissue_are_recorded_and_no_finding(read, task, labels, answer
     assert reading.state is RunState.NO_FINDINGS
     assert (task, answer) in [(use.task, use.answer) for use in reading.prompts]
     assert reading.held_back == ()
+    assert reading.narrative == {}
+
+
+def test_organ_stands_in_the_report_where_the_plan_says_so(read):
+    answers = {"The possible organs": "left kidney", "report generation": CHEST_EN, "生成诊断报告": CHEST_ZH}
+    reading, _ = read(answers, "organ", "report", label_sets=["organmnist"], narrate=["organ"])
+    assert reading.narrative == {"en": f"Organ: left kidney.\n{CHEST_EN}", "zh": f"器官：左肾。\n{CHEST_ZH}"}
+
+
+@pytest.mark.parametrize("answer", ["left kidney, liver", "kidneys", ""])
+def test_organ_that_is_not_one_stands_in_no_report(read, answer):
+    answers = {"The possible organs": answer, "report generation": CHEST_EN}
+    reading, _ = read(answers, "organ", "report", languages=("en",), label_sets=["organmnist"], narrate=["organ"])
+    assert reading.narrative == {"en": CHEST_EN}
+    assert len(reading.held_back) == 1
 
 
 def test_organ_that_is_none_of_the_set_is_held_back(read):
