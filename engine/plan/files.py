@@ -19,6 +19,7 @@ SHIPPED: Final = Path(__file__).parent.with_name("plans")
 
 _TABLE = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')\s*[=.]")
+_TASK = re.compile(r"the task '(\w+)'")
 _AT = re.compile(r"\(at (?:line (\d+), column (\d+)|end of document)\)")
 
 
@@ -48,13 +49,7 @@ def parse_plan(text: str) -> Plan | list[PlanFault]:
         line, column = (int(n) for n in place.groups()) if place and place[1] else (text.count("\n") + 1, 1)
         return [PlanFault(line, column, f"not TOML: {_AT.sub('', str(error)).strip()}")]
     except ValidationError as error:
-        return sorted(
-            (
-                PlanFault(*_locate(text, fault["loc"], _wrong_value(fault)), _words(fault["loc"], fault["msg"]))
-                for fault in error.errors()
-            ),
-            key=lambda fault: (fault.line, fault.column),
-        )
+        return sorted((_fault(text, detail) for detail in error.errors()), key=lambda one: (one.line, one.column))
 
 
 def load_plan(path: Path) -> Plan:
@@ -106,13 +101,14 @@ def _folder(folder: Path) -> dict[str, PlanFile]:
     return plans
 
 
-def _wrong_value(fault: ErrorDetails) -> object:
-    """The value to look for in the text; of a key that should not be there, the key is what is wrong."""
-    return None if fault["type"] == "extra_forbidden" else fault["input"]
-
-
-def _words(loc: Sequence[str | int], message: str) -> str:
-    return f"{'.'.join(map(str, loc)) or 'plan'}: {message}"
+def _fault(text: str, detail: ErrorDetails) -> PlanFault:
+    loc, value = detail["loc"], detail["input"]
+    said = f"{'.'.join(map(str, loc)) or 'plan'}: {detail['msg'].removeprefix('Value error, ')}"
+    if detail["type"] == "extra_forbidden":
+        value = None  # the key itself is what is wrong
+    elif not loc and (task := _TASK.search(said)):
+        loc, value = ("tasks",), task[1]  # the plan as a whole lacks what one of its tasks needs
+    return PlanFault(*_locate(text, loc, value), said)
 
 
 def _locate(text: str, loc: Sequence[str | int], value: object) -> tuple[int, int]:

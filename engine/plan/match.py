@@ -99,8 +99,8 @@ def _shows(match: Match, header: Dataset) -> bool:
     regions = [code for item in (header, *_anatomies(header)) for code in _codes(item, "AnatomicRegionSequence")]
     if part or regions:
         # The older SNOMED RT codes equal those of SNOMED CT that succeeded them.
-        wanted = {Code(value, "SCT", "") for value in match.region}
-        return part in map(_squeezed, match.body_part) or any(code in wanted for code in regions)
+        coded = any(code == Code(value, "SCT", "") for code in regions for value in match.region)
+        return coded or part in map(_squeezed, match.body_part)
     said = " / ".join(_text(header, key) for key in ("StudyDescription", "SeriesDescription", "ProtocolName"))
     return any(re.search(_pattern(word), said, re.IGNORECASE) for word in match.words)
 
