@@ -11,12 +11,13 @@ import highdicom as hd
 import numpy as np
 import pytest
 from pydicom import dcmread
-from sr_cases import boxes_on, ct_series, finding, reading, region, sources_of_every_kind
+from sr_cases import boxes_on, ct_series, finding, pictures_of, reading, region, sources_of_every_kind
 
 from engine.findings import RunState, StudyReading
 from sr_writer import OutputProfile, check_results, dump, kind_of, write_results
 
 KINDS = sorted(sources_of_every_kind())
+SELECTED = OutputProfile(name="selected", key_objects=True)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -24,17 +25,18 @@ def study(request, tmp_path_factory):
     """Write the results of a reading with overlapping boxes to files; gives reading, sources and paths by kind."""
     sources = sources_of_every_kind()[request.param]
     read = reading(sources, boxes_on(sources))
-    results = write_results(read, sources, OutputProfile())
+    results = write_results(read, sources, SELECTED, pictures=pictures_of(sources))
     check_results(results, read, sources)
     return read, sources, _files(results, tmp_path_factory.mktemp("study"))
 
 
 def test_no_result_has_an_error_and_all_read_as_sr(study, dciodvfy, dsrdump):
-    _, _, paths = study
-    assert {"sr", "narrative-en", "narrative-zh", "seg"} <= set(paths)
+    _, (image, *_), paths = study
+    drawn = set() if "TotalPixelMatrixRows" in image else {"gsps"}
+    assert {"sr", "narrative-en", "narrative-zh", "seg", "sc", "kos", *drawn} <= set(paths)
     for kind, path in paths.items():
         assert dciodvfy(path) == [], kind
-        if kind.startswith(("sr", "narrative")):
+        if kind.startswith(("sr", "narrative", "kos")):
             assert ("调试" if kind.endswith("zh") else "commissioning") in dsrdump("+Pl", path)
 
 
