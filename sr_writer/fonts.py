@@ -12,7 +12,8 @@ from PIL import ImageFont
 
 _HAN: Final = "⺀-〿㐀-鿿豈-﫿＀-￯"
 # A line may end after each Chinese character, but not before closing punctuation; after a Latin word only at a blank.
-_PIECES: Final = re.compile(rf"[{_HAN}][、。，．：；！？）》」』】〉]*|[^\s{_HAN}]+|\s+")
+_CLOSING: Final = "、。，．：；！？）》」』】〉"
+_PIECES: Final = re.compile(rf"[{_HAN}][{_CLOSING}]*|[^\s{_HAN}]+[{_CLOSING}]*|\s+")
 
 
 def font_path() -> Path:
