@@ -31,7 +31,7 @@ class Selection:
         The series that they are of, and why those.
     not_read : tuple of NotRead
     damaged : bool
-        Whether an image that might have been read cannot be.
+        Whether an image that the plan is for cannot be read.
     """
 
     frames: tuple[tuple[Instance, int], ...]
@@ -52,8 +52,13 @@ def select_frames(study: Study, plan: Plan) -> Selection:
     for (series, images), slices in zip(usable, volumes, strict=True):
         if images and slices is None:
             selector.take_images(series, images)
+    # A damaged image of a series that was passed over for a better one is missed by nobody.
+    passed_over = {series.series_instance_uid for series, images in usable if images} - {
+        one.series_instance_uid for one in selector.series
+    }
     not_read = (*study.unusable, *selector.not_read)
-    return Selection(tuple(selector.frames), selector.skipped, tuple(selector.series), not_read, selector.damaged)
+    damaged = bool(selector.damaged - passed_over)
+    return Selection(tuple(selector.frames), selector.skipped, tuple(selector.series), not_read, damaged)
 
 
 class _Selector:
@@ -65,20 +70,22 @@ class _Selector:
         self.skipped: dict[tuple[str, int], frozenset[Task]] = {}
         self.series: list[SeriesRead] = []
         self.not_read: list[NotRead] = []
-        self.damaged = False
+        self.damaged: set[str] = set()
 
     def usable(self, series: Series) -> list[Instance]:
         """The images of a series that the plan is for and its rules do not leave out."""
         images: list[Instance] = []
         refused: dict[str, list[Instance]] = {}
         for instance in series.instances:
+            reason = self._excluded(instance)
             try:
                 check_image(instance)
+            except NotAnImageError as error:
+                reason = str(error)
             except ImageError as error:
-                reason: str | None = str(error)
-                self.damaged |= not isinstance(error, NotAnImageError)
-            else:
-                reason = self._excluded(instance)
+                if reason is None:
+                    reason = str(error)
+                    self.damaged.add(series.series_instance_uid)
             if reason is None:
                 images.append(instance)
             else:

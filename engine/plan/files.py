@@ -48,6 +48,8 @@ def parse_plan(text: str) -> Plan | list[PlanFault]:
         place = _AT.search(str(error))
         line, column = (int(n) for n in place.groups()) if place and place[1] else (text.count("\n") + 1, 1)
         return [PlanFault(line, column, f"not TOML: {_AT.sub('', str(error)).strip()}")]
+    except RecursionError:
+        return [PlanFault(1, 1, "not TOML: its arrays or tables are nested too deeply")]
     except ValidationError as error:
         return sorted((_fault(text, detail) for detail in error.errors()), key=lambda one: (one.line, one.column))
 

@@ -119,6 +119,11 @@ def test_wrong_plan_is_refused_by_file_and_key(tmp_path, old, new, complaint):
     assert "mine.toml" in str(caught.value)
 
 
+def test_plan_nested_too_deeply_has_a_fault():
+    (fault,) = parse_plan("a = " + "[" * 100_000)
+    assert "nested too deeply" in fault.why
+
+
 def test_detection_of_nothing_and_a_label_twice_are_refused(tmp_path):
     path = tmp_path / "mine.toml"
     head, objects = GOOD.split("[[objects]]")

@@ -266,6 +266,20 @@ def test_what_the_plan_is_not_for_is_left_out(tmp_path):
     assert "modality is not CT" in reasons["MR"]
 
 
+def test_damaged_image_counts_only_where_it_is_missed(tmp_path):
+    files = StudyFiles(tmp_path, BodyPartExamined="CHEST")
+    files.series("Thorax", 12, ConvolutionKernel="Br40")
+    files.series("Thorax sharp", 12, ConvolutionKernel="Bl57")
+    study = files.load()
+    damaged = study.series[1].instances[0]
+    damaged.header.Rows = 0
+    assert not select_frames(study, load_plans()["ct-chest"]).damaged
+    study.series[0].instances[0].header.Rows = 0
+    selection = select_frames(study, load_plans()["ct-chest"])
+    assert selection.damaged
+    assert len(selection.frames) == 11
+
+
 def test_rules_can_read_everything(chest_study):
     files = chest_study
     rules = SeriesRules(leave_out=(), volumes=100)
