@@ -87,7 +87,7 @@ def frame_geometry(image: SourceImage, frame: int) -> FrameGeometry | None:
     orientation = decimals(group_value(header, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
     position = decimals(group_value(header, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
     spacing = decimals(group_value(header, frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
-    if not (orientation and position and spacing and min(spacing) > 0 and _orthonormal(orientation)):
+    if not (orientation and position and spacing and min(spacing) > 0 and orthonormal(orientation)):
         return None
     thickness = decimals(group_value(header, frame, "PixelMeasuresSequence", "SliceThickness"), 1)
     between = decimals(group_value(header, frame, "PixelMeasuresSequence", "SpacingBetweenSlices"), 1)
@@ -176,7 +176,8 @@ def group_value(header: Dataset, frame: int, sequence: str, keyword: str) -> Any
     return header.get(keyword)
 
 
-def _orthonormal(orientation: Sequence[float]) -> bool:
+def orthonormal(orientation: Sequence[float]) -> bool:
+    """Whether a plane's row and column directions are unit vectors at right angles."""
     row, column = orientation[:3], orientation[3:]
     lengths = [sqrt(sum(part * part for part in vector)) for vector in (row, column)]
     cosine = sum(r * c for r, c in zip(row, column, strict=True))

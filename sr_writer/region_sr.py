@@ -31,6 +31,7 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from engine.errors import WriteError
 from engine.findings import Language, Region
@@ -48,6 +49,7 @@ LANGUAGE_CODES: Final[dict[Language, Code]] = {
     "zh": Code("zh-CN", "RFC5646", "Chinese (China)"),
 }
 """PS3.16 CID 5000."""
+_SR_CLASSES: Final = (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage)
 _ORIGINAL_SOURCE: Final = CodedConcept.from_code(codes.DCM.OriginalSource)
 
 
@@ -130,10 +132,10 @@ def polyline(region: Region, image: SourceImage) -> np.ndarray:
 
 
 def predecessors(context: Context) -> list[Dataset] | None:
-    """Make the references to superseded documents; what is no document (a segmentation) is not referred to."""
+    """Make the references to superseded SR; of what is none (segmentations, pictures) this is no version."""
     references = []
     for predecessor in context.predecessors:
-        if not predecessor.sop_class_uid.startswith("1.2.840.10008.5.1.4.1.1.88."):
+        if predecessor.sop_class_uid not in _SR_CLASSES:
             continue
         reference = Dataset()
         reference.StudyInstanceUID = predecessor.study_instance_uid

@@ -10,7 +10,7 @@ from highdicom.spatial import ImageToReferenceTransformer
 from pydicom.dataset import Dataset
 
 from engine.findings import Region
-from sr_writer.geometry import decimals, group_value
+from sr_writer.geometry import decimals, group_value, orthonormal
 from sr_writer.sources import SourceImage
 
 _MODALITY: Final = "SM"
@@ -41,16 +41,13 @@ def slide_polygon(region: Region, image: SourceImage) -> np.ndarray | None:
     orientation = decimals(header.get("ImageOrientationSlide"), 6)
     spacing = decimals(group_value(header, region.frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
     corner = _tile_corner(image, region.frame)
-    if not (all(place) and orientation and spacing and min(spacing) > 0 and corner):
+    if not (all(place) and orientation and orthonormal(orientation) and spacing and min(spacing) > 0 and corner):
         return None
-    try:
-        to_slide = ImageToReferenceTransformer(
-            image_position=[float(value[0]) for value in place],
-            image_orientation=[float(value) for value in orientation],
-            pixel_spacing=[float(value) for value in spacing],
-        )
-    except ValueError:  # an orientation that is none
-        return None
+    to_slide = ImageToReferenceTransformer(
+        image_position=[float(value[0]) for value in place],
+        image_orientation=[float(value) for value in orientation],
+        pixel_spacing=[float(value) for value in spacing],
+    )
     x0, y0, x1, y1 = region.box
     box = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], dtype=np.float64)
     return np.asarray(to_slide(box + np.asarray(corner, dtype=np.float64)), dtype=np.float32)

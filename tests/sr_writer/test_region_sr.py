@@ -36,7 +36,7 @@ def written(images, *findings, profile: OutputProfile | None = None, **more) -> 
     return write_results(reading(images, findings, **more), images, profile or OutputProfile())[0]
 
 
-@pytest.mark.parametrize("kind", sorted(sources_of_every_kind()))
+@pytest.mark.parametrize("kind", sorted(set(sources_of_every_kind()) - {"slide"}))
 def test_each_region_has_a_complete_group(kind):
     images = sources_of_every_kind()[kind]
     read = reading(images, boxes_on(images))
@@ -191,7 +191,7 @@ def test_narrative_says_first_what_it_is_and_then_how_the_run_ended():
         assert words[0] in first
         assert words[1] in second
         assert items(findings, "111017")[0].ConceptCodeSequence[0].CodeValue == "111242"
-        assert len(items(findings, "121071")) == 1 + 3 + 1
+        assert len(items(findings, "121071")) == 1 + 3 + 1 + 1
     assert "Findings: A disc. Impression: Disc." in items(items(results[1], "59776-5")[0], "121071")[-1].TextValue
     assert str(results[1].ContentDate) == CREATED.strftime("%Y%m%d")
 

@@ -14,7 +14,7 @@ from sr_cases import boxes_on, ct_series, finding, header, mammogram, reading, r
 
 from engine.errors import WriteError
 from engine.findings import NotRead, RunState
-from sr_writer import OutputProfile, PredecessorRef, check_results, dump, kind_of, write_results
+from sr_writer import OutputProfile, PredecessorRef, check_results, dump, kind_of, load_profile, write_results
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
@@ -29,6 +29,9 @@ def uids_in(dataset):
         elif element.VR == "UI":
             found += [str(value) for value in ([element.value] if isinstance(element.value, str) else element.value)]
     return found
+
+
+EN = OutputProfile(languages=("en",))
 
 
 @pytest.mark.parametrize("kind", sorted(sources_of_every_kind()))
@@ -62,8 +65,9 @@ def test_no_two_objects_share_a_uid_across_readings_profiles_and_languages():
     sources = ct_series()
     readings = [reading(sources, boxes_on(sources)), reading(sources, boxes_on(sources)[:2])]
     profiles = [
-        OutputProfile(),
+        OutputProfile(secondary_capture=False),
         OutputProfile(name="other"),
+        load_profile("ihe-air"),
         OutputProfile(languages=("en",)),
         OutputProfile(languages=("zh", "en")),
     ]
@@ -129,11 +133,14 @@ def test_finding_without_region_goes_into_the_text():
     assert b"Edema of both lungs" in dump(results[0])
 
 
-def test_no_narrative_is_written_where_there_is_nothing_to_say():
-    sources = ct_series()
+def test_no_narrative_is_written_where_there_is_nothing_to_say_and_no_size_to_tell():
+    sources = [header(DX, "DX")]
     read = reading(sources, boxes_on(sources), narrative={"zh": "影像诊断：圆盘。"})
     kinds = [kind_of(result) for result in write_results(read, sources, OutputProfile())]
     assert kinds == ["sr", "narrative-zh", "seg", "gsps"]
+    sources = ct_series()
+    kinds = [kind_of(one) for one in write_results(reading(sources, boxes_on(sources), narrative={}), sources, EN)]
+    assert kinds == ["sr", "narrative-en", "seg", "gsps"]
 
 
 def test_partial_reading_says_so_in_every_language_and_is_not_complete():
