@@ -20,6 +20,7 @@ from dicom_node.spool import Spool
 from dicom_node.watch import StoppedError, Watch
 from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
 from engine.findings import LANGUAGES, Language, NotRead, StudyReading
+from engine.gate import load_calibration
 from engine.plan import choose_plan, load_plans
 from engine.reader import read_study
 from engine.refine import load_refiner
@@ -147,6 +148,7 @@ class Reader:
             with watch.loading():
                 runtime = self._load()
                 refiner = load_refiner(self._settings.engine.refiner)
+                calibration = load_calibration(self._settings.engine.calibration)
             watch.token.check()
             try:
                 plan = choose_plan(study, runtime.identity, plans.values())
@@ -162,6 +164,7 @@ class Reader:
                     cancel=watch.token,
                     progress=watch.progress,
                     refiner=refiner,
+                    calibration=calibration,
                     now=self._clock().astimezone(),  # results of studies that name no time zone are in local time
                 )
             except RuntimeLostError:

@@ -125,6 +125,11 @@ class EngineSettings(Section):
         description="What draws outlines within boxes where a plan does not say: box (none) | threshold (brightness) | "
         "the path of the TOML file of a box-prompted ONNX model.",
     )
+    calibration: Path | None = Field(
+        default=None,
+        description="The site's calibration file (TOML or JSON): how often findings were right, by label and "
+        "certainty. Without one, results say that certainties are uncalibrated.",
+    )
     plans: Path | None = Field(
         default=None,
         description="Folder of the site's own plans (*.toml), which come before those that ship; see plan list.",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from engine.dialects import read_boxes
 from engine.errors import LimitError
-from engine.findings import HeldBack, Language, PromptUse
+from engine.findings import Finding, HeldBack, Language, PromptUse
+from engine.gate import Calibration, Given, Passed, Sides, given_of, sides_of, weigh
 from engine.grammar import Parsed
 from engine.imaging import RenderedFrame, Window, render_frame
-from engine.plan import Plan, Task
+from engine.plan import Plan, PlanObject, Task
 from engine.prompts import Prompts
 from engine.record import ReadingRecord
 from engine.refine import BoxRefiner, Refiner
@@ -38,6 +40,8 @@ class Interview:
         Called after each question with the number of questions asked and the number expected so far.
     refiner : Refiner
         Draws the outlines of what is found.
+    calibration : Calibration, optional
+        What the model's certainties are worth at this site.
 
     Attributes
     ----------
@@ -55,6 +59,7 @@ class Interview:
     cancel: CancelToken | None = None
     progress: Progress | None = None
     refiner: Refiner = field(default_factory=BoxRefiner)
+    calibration: Calibration | None = None
     record: ReadingRecord = field(default_factory=ReadingRecord)
     expected: int = 0
     begun: float = field(default_factory=time.monotonic)
@@ -86,6 +91,11 @@ class ImageInterview:
         The image's number in the reading, from 1.
     skipped : collection of Task
         Tasks of the plan that are asked of other images only.
+
+    Attributes
+    ----------
+    absent : list of PlanObject
+        What the model, asked to locate it, said is not there.
     """
 
     interview: Interview
@@ -93,6 +103,7 @@ class ImageInterview:
     rendered: RenderedFrame
     number: int
     skipped: Collection[Task] = ()
+    absent: list[PlanObject] = field(default_factory=list)
     views: dict[Window | None, Rgb] = field(default_factory=dict)
 
     @property
@@ -109,6 +120,19 @@ class ImageInterview:
     def record(self) -> ReadingRecord:
         """What gathers."""
         return self.interview.record
+
+    @cached_property
+    def sides(self) -> Sides:
+        """Where the patient's left and right are; the commissioning model's words mean those of the picture."""
+        shape = self.rendered.transform
+        if self.plan.commissioning:
+            return Sides(shape.rows, shape.columns)
+        return sides_of(self.instance.header, self.rendered.frame, shape.rows, shape.columns)
+
+    @cached_property
+    def given(self) -> Given:
+        """What the image is known to show, beside its picture."""
+        return given_of(self.instance.header)
 
     def wants(self, task: Task) -> bool:
         """Whether the plan has a task for this image."""
@@ -171,6 +195,22 @@ class ImageInterview:
             interview.expected = max(interview.expected, len(asked))
             interview.progress(len(asked), interview.expected)
         return answer
+
+    def passed(self, passed: Passed) -> str:
+        """Return what may be shown of a text; the rest is held back."""
+        for reason, words in passed.held:
+            self.hold(reason, words)
+        return passed.text
+
+    def weighed(self, finding: Finding) -> Finding | None:
+        """Return a finding with what its certainty is worth; None, held back, where that is too little."""
+        item = self.plan.find(finding.label)
+        weighed, reason = weigh(finding, item.threshold if item else None, self.interview.calibration)
+        if reason is None:
+            return weighed
+        self.hold(f"the finding is not sure enough: {reason}", finding.label)
+        self.record.partial = True
+        return None
 
     def hold(self, reason: str, words: str) -> None:
         """Keep something that the model said out of the results, and say why."""

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from engine.errors import ImageError, LimitError
 from engine.findings import Language, RunState, StudyReading
+from engine.gate import Calibration
 from engine.imaging import render_frame
 from engine.interview import Interview, Progress
 from engine.plan import Plan
@@ -30,6 +31,7 @@ def read_study(
     progress: Progress | None = None,
     prompts: Prompts | None = None,
     refiner: Refiner | None = None,
+    calibration: Calibration | None = None,
 ) -> StudyReading:
     """Read a study.
 
@@ -52,6 +54,8 @@ def read_study(
         The table of prompts; the one that ships without.
     refiner : Refiner, optional
         Draws outlines within the boxes where the plan names no refiner; without, a box stays a box.
+    calibration : Calibration, optional
+        What the model's certainties are worth at this site; without, they are uncalibrated.
 
     Raises
     ------
@@ -60,11 +64,13 @@ def read_study(
     RuntimeLostError
         If the engine failed.
     ModelError
-        If the plan's refiner cannot be used.
+        If the plan's refiner cannot be used, or the calibration was measured with another model.
     """
+    if calibration:
+        calibration.check(runtime.identity)
     wanted = tuple(language for language in plan.languages if language in languages)
     drawing = load_refiner(plan.refiner) if plan.refiner else refiner or BoxRefiner()
-    interview = Interview(plan, runtime, wanted, prompts or Prompts.shipped(), cancel, progress, drawing)
+    interview = Interview(plan, runtime, wanted, prompts or Prompts.shipped(), cancel, progress, drawing, calibration)
     _read_images(study, interview)
     record = interview.record
     record.findings = link(record.findings, study)
@@ -74,16 +80,18 @@ def read_study(
     return record.reading(
         study.study_instance_uid,
         runtime.identity,
-        _decoding(plan, runtime),
+        _decoding(plan, runtime, calibration),
         plan=plan.name,
         prompts_version=interview.prompts.version,
         now=now,
     )
 
 
-def _decoding(plan: Plan, runtime: Runtime) -> dict[str, str | int | float | bool]:
-    """The decoding settings, with whether this plan held the answers of detection to a grammar."""
+def _decoding(plan: Plan, runtime: Runtime, calibration: Calibration | None) -> dict[str, str | int | float | bool]:
+    """The decoding settings, with whether this plan held the answers of detection to a grammar, and the calibration."""
     settings = dict(runtime.decoding)
+    if calibration:
+        settings["calibration"] = calibration.digest
     if "constrained" in settings:
         settings["constrained"] = plan.constrained and "detection" in plan.tasks
     return settings

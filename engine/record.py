@@ -67,7 +67,7 @@ class ReadingRecord:
         note = f"named by the classification of image {', '.join(map(str, images))}"
         alike = [place for place, known in enumerate(self.findings) if known.concept == finding.concept]
         if not alike:
-            self.findings.append(replace(finding, notes=(note,)))
+            self.findings.append(replace(finding, notes=(*finding.notes, note)))
         for place in alike:
             known = self.findings[place]
             notes = tuple(words for words in known.notes if not words.startswith("named by the classification"))

@@ -35,6 +35,7 @@ def check(config: ConfigOption = None) -> None:
     from dicom_node.ledger import ledger_url
     from dicom_node.ledger.database import Database
     from dicom_node.results import output_profiles
+    from engine.gate import load_calibration
     from engine.plan import load_plans
     from engine.runtime import model_path
 
@@ -43,6 +44,7 @@ def check(config: ConfigOption = None) -> None:
     Database(ledger_url(settings)).close()
     output_profiles(settings.destinations)
     load_plans(settings.engine.plans)
+    load_calibration(settings.engine.calibration)
     if not model_path(settings.engine.model).exists():
         raise SettingsError(
             f"engine.model: there is no model at {settings.engine.model}",

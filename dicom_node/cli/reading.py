@@ -13,6 +13,7 @@ from engine.errors import MedregaError
 
 if TYPE_CHECKING:
     from engine.findings import Language, StudyReading
+    from engine.gate import Calibration
     from engine.plan import Plan
     from engine.runtime import Runtime
     from engine.study import Study
@@ -49,6 +50,7 @@ def read(
     reading.json.
     """
     from engine.findings import LANGUAGES
+    from engine.gate import load_calibration
     from engine.plan import load_plans
     from engine.runtime import load_runtime
     from engine.study import load_studies
@@ -62,13 +64,14 @@ def read(
         raise typer.Exit(1)
     engine = settings.engine
     plans = load_plans(engine.plans)
+    calibration = load_calibration(engine.calibration)
     runtime = load_runtime(
         engine.runtime, engine.model, threads=engine.threads, device=engine.device, dtype=engine.dtype
     )
     try:
         for study in studies:
             try:
-                reading = _read_one(study, runtime, plans, languages, out)
+                reading = _read_one(study, runtime, plans, languages, calibration, out)
             except MedregaError as error:
                 print_error(f"study {study.study_instance_uid}: {error}", error.advice)
                 failed += 1
@@ -83,7 +86,12 @@ def read(
 
 
 def _read_one(
-    study: Study, runtime: Runtime, plans: dict[str, Plan], languages: tuple[Language, ...], out: Path
+    study: Study,
+    runtime: Runtime,
+    plans: dict[str, Plan],
+    languages: tuple[Language, ...],
+    calibration: Calibration | None,
+    out: Path,
 ) -> StudyReading:
     from dicom_node.picture import pictures_of
     from dicom_node.results_folder import write_results_folder
@@ -99,6 +107,7 @@ def _read_one(
             plan,
             runtime,
             languages=languages,
+            calibration=calibration,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         profile = OutputProfile(languages=languages)

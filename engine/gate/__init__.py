@@ -5,13 +5,14 @@ record. Nothing is asked here, and nothing is guessed: where a header does not t
 """
 
 from engine.gate.boxes import Candidate, iou, screen
-from engine.gate.certainty import DISAGREEMENT, Calibration, certainty
+from engine.gate.certainty import DISAGREEMENT, Calibration, certainty, load_calibration, weigh
 from engine.gate.claims import Given, given_of, unsupported
-from engine.gate.sides import Sides, sides_of, stated_sides
-from engine.gate.words import Passed, pass_report, pass_words, sentence_for, sentences
+from engine.gate.sides import Sides, laterality_of, sides_of, stated_sides
+from engine.gate.words import NOT_THERE, Passed, pass_report, pass_words, sentence_for, sentences
 
 __all__ = [
     "DISAGREEMENT",
+    "NOT_THERE",
     "Calibration",
     "Candidate",
     "Given",
@@ -20,6 +21,8 @@ __all__ = [
     "certainty",
     "given_of",
     "iou",
+    "laterality_of",
+    "load_calibration",
     "pass_report",
     "pass_words",
     "screen",
@@ -28,4 +31,5 @@ __all__ = [
     "sides_of",
     "stated_sides",
     "unsupported",
+    "weigh",
 ]

@@ -7,6 +7,7 @@ import json
 import math
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import ModelError
-from engine.findings import ModelIdentity
+from engine.findings import Finding, ModelIdentity
 from engine.runtime.protocol import Answer
 
 DISAGREEMENT: Final = 0.5
@@ -50,6 +51,39 @@ def certainty(answer: Answer, spans: Sequence[tuple[int, int]] = ()) -> float | 
         return None
     mean = sum(logprobs) / len(logprobs)
     return min(1.0, math.exp(mean)) if math.isfinite(mean) else 0.0
+
+
+def load_calibration(path: Path | None) -> Calibration | None:
+    """Read the file that the settings name, if they name one; see `Calibration.load`."""
+    return Calibration.load(path) if path else None
+
+
+def weigh(
+    finding: Finding, threshold: float | None = None, calibration: Calibration | None = None
+) -> tuple[Finding, str | None]:
+    """Say what a finding's certainty is worth.
+
+    Parameters
+    ----------
+    finding : Finding
+    threshold : float, optional
+        Least certainty, calibrated where there is a calibration, of a finding that is shown.
+    calibration : Calibration, optional
+
+    Returns
+    -------
+    finding : Finding
+        With its calibrated certainty, where its label was measured.
+    reason : str or None
+        Why it may not be shown.
+    """
+    measured = calibration.apply(finding.concept, finding.certainty) if calibration else None
+    if measured is not None:
+        finding = replace(finding, certainty=measured, calibrated=True)
+    if threshold is None or (finding.certainty is not None and finding.certainty >= threshold):
+        return finding, None
+    told = "not known" if finding.certainty is None else f"{finding.certainty:.2f}"
+    return finding, f"its certainty is {told}, and the plan wants {threshold:g}"
 
 
 class Curve(BaseModel):

@@ -16,6 +16,8 @@ from engine.grammar import Parsed
 from engine.imaging import Transform
 from engine.plan import PlanObject
 
+NOT_THERE: Final = "it names what the model, asked to locate it, said is not there"
+
 SAME_PLACE: Final = 0.5
 """A sentence belongs to a box if its own box overlaps by at least this much (IoU)."""
 
@@ -132,7 +134,7 @@ def pass_report(
             if elsewhere and not denied:
                 return "it names another side than that of the box"
         if any(_names(sentence, item) and not _denies(sentence, item) for item in absent):
-            return "it names what the model said is not there when it was to locate it"
+            return NOT_THERE
         return None
 
     return _sift(text, language, given, contradiction)

@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from engine.findings import Box, Finding, RunState, StudyReading
-from engine.grounding import iou
+from engine.gate import iou
 from engine.imaging import render_frame
 from engine.phantom.studies import write_phantoms
 from engine.plan import choose_plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from engine.findings import Language
-from engine.grounding import Candidate
+from engine.gate import Candidate
 from engine.interview import ImageInterview
 from engine.plan import FINDING_TASKS, Plan, Task
 from engine.tasks.classification import classify, recognise
@@ -23,9 +23,11 @@ def read_image(image: ImageInterview) -> None:
 
     What is located comes first, so that the later questions can tell of it (regional chain of thought).
     """
+    nothing = image.record.nothing
     candidates, texts = _locate(image)
     for candidate in candidates:
-        image.record.findings.append(finding_of(image, candidate, texts.get(candidate, {})))
+        if finding := image.weighed(finding_of(image, candidate, texts.get(candidate, {}))):
+            image.record.findings.append(finding)
     if image.wants("classification"):
         classify(image, candidates)
     if image.wants("organ"):
@@ -35,7 +37,9 @@ def read_image(image: ImageInterview) -> None:
     if image.wants("vqa"):
         answer_questions(image, candidates)
     if image.wants("report"):
-        report(image, candidates, alone={"report"} == set(FINDING_TASKS).intersection(image.plan.tasks))
+        alone = {"report"} == set(FINDING_TASKS).intersection(image.plan.tasks)
+        if report(image, candidates, alone=alone):
+            image.record.nothing, image.record.partial = nothing, True  # the model contradicts itself
 
 
 def questions_per_image(plan: Plan, languages: Sequence[Language], skipped: Collection[Task] = ()) -> int:

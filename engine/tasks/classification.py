@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from engine.answers import Labels, parse_labels
@@ -34,10 +35,12 @@ def classify(image: ImageInterview, candidates: Sequence[Candidate]) -> None:
         for named in parsed.named if parsed.usable else ():
             names = {language: named.label.names[language] for language in image.languages}
             text = {language: name[:1].upper() + name[1:] for language, name in names.items()}
-            sure, notes = certainty(answer, [named.span]), ()
-            if named.label.concept in {item.concept for item in image.absent}:
-                sure, notes = (sure or 0.0) * DISAGREEMENT, ("asked to locate it, the model said that it is not there",)
-            finding = Finding(clean(named.label.word), named.label.concept, names, text, sure, (), notes=notes)
+            finding = Finding(
+                clean(named.label.word), named.label.concept, names, text, certainty(answer, [named.span]), ()
+            )
+            if finding.certainty and finding.concept in {item.concept for item in image.absent}:
+                note = "asked to locate it, the model said that it is not there"
+                finding = replace(finding, certainty=finding.certainty * DISAGREEMENT, notes=(note,))
             if weighed := image.weighed(finding):
                 image.record.name(weighed, image.number)
 

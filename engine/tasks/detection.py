@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.dialects import one_object
+from engine.gate import Candidate, screen
 from engine.grammar import box_grammar, is_nothing
-from engine.grounding import Candidate, screen
 from engine.interview import ImageInterview
 from engine.runtime.protocol import Answer
 
@@ -29,9 +29,10 @@ def screened(image: ImageInterview, answer: Answer, asked: str = "") -> list[Can
     record = image.record
     if is_nothing(answer.text):
         record.nothing += 1
+        image.absent.extend(item for item in image.plan.objects if asked in ("", item.label))
         return []
     parsed = image.parse(answer.text, asked)
-    candidates, held = screen(parsed, answer, image.plan, image.rendered.transform)
+    candidates, held = screen(parsed, answer, image.plan, image.rendered.transform, image.sides)
     for reason, words in held:
         image.hold(reason, words)
     if not parsed.regions and not parsed.unreadable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.findings import Language
-from engine.grounding import Candidate, sentence_for
+from engine.gate import Candidate, pass_words, sentence_for
 from engine.interview import ImageInterview, clean
 from engine.plan import PlanObject
 from engine.runtime.protocol import Answer
@@ -49,7 +49,9 @@ def _tell(
     parsed = image.parse(answer.text)
     for candidate in candidates:
         if sentence := sentence_for(candidate, parsed, image.rendered.transform):
-            texts[candidate][language] = clean(sentence)
+            passed = pass_words(clean(sentence), language, image.given, image.sides, candidate)
+            if shown := image.passed(passed):
+                texts[candidate][language] = shown
 
 
 def _name(item: PlanObject, language: Language) -> str:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from engine.errors import ModelError
-from engine.findings import Finding, Language, Laterality, Region
+from engine.findings import Finding, Language, Region
+from engine.gate import DISAGREEMENT, Candidate, laterality_of
 from engine.grammar import plain
-from engine.grounding import DISAGREEMENT, Candidate
 from engine.interview import ImageInterview, clean
-from engine.study import Instance
-
-_SIDES: Final = {"L": Laterality.LEFT, "R": Laterality.RIGHT, "B": Laterality.BILATERAL}
 
 
 def finding_of(image: ImageInterview, candidate: Candidate, told: Mapping[Language, str]) -> Finding:
     """Make a finding of a box and what is said about it; where the plan asks so, its name is asked back first."""
-    notes: list[str] = []
+    notes = list(candidate.notes)
     sure = candidate.certainty
     if image.wants("identification") and not _confirmed(image, candidate, notes) and sure is not None:
         sure *= DISAGREEMENT
@@ -32,7 +28,7 @@ def finding_of(image: ImageInterview, candidate: Candidate, told: Mapping[Langua
         text=text,
         certainty=sure,
         regions=(region,),
-        laterality=laterality(image.instance),
+        laterality=laterality_of(image.instance.header),
         notes=tuple(notes),
     )
 
@@ -45,13 +41,6 @@ def _region(image: ImageInterview, candidate: Candidate, notes: list[str]) -> Re
     except ModelError as error:
         notes.append(f"no outline was drawn: {error}")
     return Region(rendered.sop_instance_uid, rendered.frame, candidate.box, mask)
-
-
-def laterality(instance: Instance) -> Laterality:
-    """The side that the header gives (PS3.3 C.7.3.1.1.1), never guessed."""
-    header = instance.header
-    side = str(header.get("ImageLaterality") or header.get("Laterality") or "").strip().upper()
-    return _SIDES.get(side, Laterality.UNKNOWN)
 
 
 def _confirmed(image: ImageInterview, candidate: Candidate, notes: list[str]) -> bool:

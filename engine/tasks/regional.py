@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.findings import Language
+from engine.gate import Candidate
 from engine.grammar import ModelBox
-from engine.grounding import Candidate
 from engine.interview import ImageInterview
 
 

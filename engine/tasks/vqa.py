@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.answers import parse_phrase
-from engine.grounding import Candidate
+from engine.gate import Candidate, pass_words
 from engine.interview import ImageInterview, clean
 from engine.tasks.regional import located
 
@@ -20,4 +20,6 @@ def answer_questions(image: ImageInterview, candidates: Sequence[Candidate]) -> 
             if not phrase or answer.finish == "length":
                 image.hold("the answer is no word or phrase", answer.text)
             elif question.in_narrative:
-                image.record.narratives.setdefault(language, []).append((image.number, f"{words} {phrase}"))
+                shown = image.passed(pass_words(phrase, language, image.given, image.sides))
+                if shown:
+                    image.record.narratives.setdefault(language, []).append((image.number, f"{words} {shown}"))

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.findings import LANGUAGES
+from engine.gate import iou
 from engine.grammar import parse
-from engine.grounding import iou
 from engine.imaging import render_frame
 from engine.phantom import questions, scenes
 from engine.phantom.drawing import LABELS, Scene, draw

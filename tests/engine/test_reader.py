@@ -242,7 +242,11 @@ def test_words_no_dicom_text_can_hold_are_cleaned(read):
 
 
 def test_no_finding_is_a_result_of_its_own(read):
-    reading = read({DETECT: "No finding", REPORT_EN: "Findings: No insert is seen. Impression: No finding."})
+    nothing = {
+        REPORT_EN: "Findings: No insert is seen. Impression: No finding.",
+        REPORT_ZH: "影像诊断：未见插件。影像结论：未见异常。",
+    }
+    reading = read({DETECT: "No finding", **nothing})
     assert reading.state is RunState.NO_FINDINGS
     assert reading.narrative["en"].startswith("Findings: No insert")
     assert not reading.partial
