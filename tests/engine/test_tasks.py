@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from engine import load_studies, read_study
+from engine import load_plans, load_studies, read_study
 from engine.findings import RunState, StudyReading
 from engine.grammar import format_boxes
-from engine.plan import ImageWords, Plan, PlanObject, Question
+from engine.plan import ImageWords, Match, Plan, PlanObject, Question
 from engine.runtime.scripted import ScriptedAnswer, ScriptedRuntime
 from sr_writer import OutputProfile, check_results, write_results
 
@@ -291,3 +293,37 @@ def test_plan_can_choose_another_template(read):
 def test_plan_that_asks_what_cannot_be_asked_is_refused(keys, complaint):
     with pytest.raises(ValueError, match=complaint):
         Plan(name="test", image=ImageWords(noun="CT scan", with_article="a CT scan"), **keys)
+
+
+# --- the plans that ship
+
+
+class Agreeable(ScriptedRuntime):
+    """A model that finds the first of whatever it is asked about, in the middle of every image; normal, if that is first."""
+
+    def _pick(self, question: str) -> ScriptedAnswer:
+        names = re.findall(r"<ref>(.+?)</ref>", question.partition("<image>")[2])
+        options = re.search(r"The possible \w+ are(?::\n| )(.+?)(?:\n| and )", question)
+        if "report generation" in question or "生成诊断报告" in question:
+            text = CHEST_EN if "report generation" in question else CHEST_ZH
+        elif options:
+            text = options[1]
+        elif names and names[0] not in ("this", "这个区域"):
+            text = f"{format_boxes(names[0], [(300, 300, 600, 600)])}: Seen."
+        else:
+            text = "yes"
+        return ScriptedAnswer(text=text)
+
+
+@pytest.mark.parametrize("name", sorted(load_plans()))
+def test_every_plan_that_ships_is_asked_and_read_in_full(name, make, tmp_path):
+    make(PIXELS)
+    (study,), _ = load_studies([tmp_path])
+    plan = load_plans()[name].model_copy(update={"match": Match()})  # whatever its images are called
+    runtime = Agreeable(commissioning=plan.commissioning)
+    reading = read_study(study, plan, runtime)
+    assert reading.state is (RunState.NO_FINDINGS if name in ("musculoskeletal-xray", "oct") else RunState.FINDINGS)
+    assert {use.task for use in reading.prompts} == set(plan.tasks) - {"regional"}
+    assert not any("cannot be read" in held.reason or "no label" in held.reason for held in reading.held_back)
+    sources = [dcmread(path, stop_before_pixels=True) for path in tmp_path.glob("*.dcm")]
+    check_results(write_results(reading, sources, DOCUMENTS), reading, sources)
