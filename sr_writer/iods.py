@@ -8,6 +8,7 @@ references get their own class back when a result is finished.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Final
 
 # Not public, and the only place that says which IODs the library knows; its version is pinned for this.
@@ -40,6 +41,7 @@ def known_class(sop_class_uid: str, frames: int) -> str:
     return MULTI_FRAME if frames > 1 else SINGLE_FRAME
 
 
+@cache
 def is_multi_frame(sop_class_uid: str) -> bool:
     """Whether a known class's IOD has frames, whatever an instance of it has."""
     return bool(is_attribute_in_iod("NumberOfFrames", sop_class_uid))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,14 +18,12 @@ from sr_writer.context import Context
 from sr_writer.drawing import colour_name
 from sr_writer.geometry import FrameGeometry, display_geometry, frame_geometry, with_spacing
 from sr_writer.iods import is_multi_frame
-from sr_writer.pixels import Pixels, paint
+from sr_writer.pixels import SegmentFrames, paint_frames
 from sr_writer.sources import SourceImage
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
 from sr_writer.wording import BOX_ONLY, COMMISSIONING, DISPLAY_CONVENTION, REFINED, comment, joined
 
 _MOST_ALONE: Final = 16
-_Segment = tuple[int, Pixels]
-"""Index of a finding, and its pixels [planes, rows, columns]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,13 @@ def write_segmentations(context: Context) -> list[Dataset]:
     """
     results: list[Dataset] = []
     for group in _groups(context):
-        for planes, segments in _whole(group, list(_segments(context, group))):
-            results.append(_segmentation(context, planes, segments, len(results)))
+        painted = paint_frames(context.reading.findings, [(plane.image, plane.frame) for plane in group])
+        for planes, frames in _whole(group, painted):
+            results.append(_segmentation(context, planes, frames, len(results)))
     return results
 
 
-def _whole(planes: Sequence[_Plane], segments: Sequence[_Segment]) -> Iterator[tuple[Sequence[_Plane], list[_Segment]]]:
+def _whole(planes: Sequence[_Plane], frames: SegmentFrames) -> Iterator[tuple[Sequence[_Plane], SegmentFrames]]:
     """Take frames apart that viewers cannot.
 
     Frames of one bit a pixel follow each other without a gap (PS3.5 8.1.1), so that of several the second may begin
@@ -62,19 +62,17 @@ def _whole(planes: Sequence[_Plane], segments: Sequence[_Segment]) -> Iterator[t
     frame alone it makes no mistake. Many, as of an odd-sized volume, stay together all the same: as series of their own
     they would bury the study's images.
     """
-    frames = [(int(number), index) for index, pixels in segments for number in np.flatnonzero(pixels.any(axis=(1, 2)))]
-    image = planes[0].image
-    if image.rows * image.columns % 16 == 0 or len(frames) > _MOST_ALONE:
-        if segments:
-            yield planes, list(segments)
+    if frames.pixels % 16 == 0 or len(frames.bits) > _MOST_ALONE:
+        if frames.bits:
+            yield planes, frames
         return
-    pixels_of = dict(segments)
-    for number, index in sorted(frames):
-        yield [planes[number]], [(index, pixels_of[index][[number]])]
+    for finding, plane in sorted(frames.bits, key=lambda key: key[::-1]):
+        yield [planes[plane]], frames.alone(finding, plane)
 
 
 def _groups(context: Context) -> list[list[_Plane]]:
     groups: dict[tuple[Any, ...], list[_Plane]] = {}
+    places: Counter[tuple[Any, ...]] = Counter()
     seen = set()
     for region in context.reading.regions:
         if (region.sop_instance_uid, region.frame) in seen:
@@ -89,16 +87,15 @@ def _groups(context: Context) -> list[list[_Plane]]:
         whole = image.series_instance_uid if is_slice else image.sop_instance_uid
         alone = region.frame if image.frames > 1 and not is_multi_frame(image.known_class_uid) else 0
         shape = (whole, alone, image.rows, image.columns, geometry.plane if geometry is not None else None)
-        for turn in range(len(seen)):
-            # Two frames at one place (echoes, phases) cannot share a segmentation: the later goes to the next one.
-            group = groups.setdefault((*shape, turn), [])
-            if geometry is None or all(other.geometry and other.geometry.place != geometry.place for other in group):
-                group.append(plane)
-                break
+        # Two frames at one place (echoes, phases) cannot share a segmentation: the later goes to the next one.
+        turn = places[shape, geometry.place] if geometry is not None else 0
+        groups.setdefault((*shape, turn), []).append(plane)
+        if geometry is not None:
+            places[shape, geometry.place] += 1
     return [sorted(group, key=lambda plane: plane.frame) for group in groups.values()]
 
 
-def _segmentation(context: Context, planes: Sequence[_Plane], segments: Sequence[_Segment], index: int) -> Dataset:
+def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFrames, index: int) -> Dataset:
     own_frame_of_reference = context.uids.uid("seg", index, "frame of reference")
     is_placed = planes[0].geometry is not None
     geometries = [
@@ -113,27 +110,33 @@ def _segmentation(context: Context, planes: Sequence[_Plane], segments: Sequence
         ]
         geometries[0] = with_spacing(geometries[0], series)
     languages = context.profile.languages
-    content_description = "AI: boxes, not delineations"
+    regions = _regions(context, planes)
+    drawn = "outlines" if all(region.mask for region in regions) else "boxes"
+    content_description = "AI: boxes, not delineations" if drawn == "boxes" else "AI: outlines within boxes"
     if not is_placed:
-        content_description = "AI: boxes; planes are a display convention, not a position"
+        content_description = f"AI: {drawn}; planes are a display convention, not a position"
     if context.reading.model.commissioning:
-        content_description = f"{COMMISSIONING['en']}; " + ("boxes" if is_placed else "display plane")
+        content_description = f"{COMMISSIONING['en']}; " + (drawn if is_placed else "display plane")
+    indicator = np.zeros((len(planes), 1, 1, len(frames.findings)), dtype=np.uint8)
+    for finding, plane in frames.bits:
+        indicator[plane, 0, 0, frames.findings.index(finding)] = 1
     result = hd.seg.Segmentation(
         source_images=_source_images(planes, geometries),
-        pixel_array=_pixel_array([pixels for _, pixels in segments]),
+        pixel_array=indicator,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _describe(context, number, finding, planes) for number, (finding, _) in enumerate(segments, 1)
+            _describe(context, number, finding, planes) for number, finding in enumerate(frames.findings, 1)
         ],
         content_label="AI_COMMISSIONING" if context.reading.model.commissioning else "AI_FINDINGS",
         content_description=clean_line(content_description),
         **context.common("seg", index, languages, "SEG"),
     )
     _number_frames(result, planes)
+    _fill(result, planes, frames)
     _own_dimensions(result, context.uids.uid("seg", index, "dimension organization"))
     if not is_placed:
         result.pop("DimensionOrganizationType", None)
-    notes = [joined(BOX_ONLY, languages)] if any(region.mask is None for region in context.reading.regions) else []
+    notes = [joined(BOX_ONLY, languages)] if any(region.mask is None for region in regions) else []
     if not is_placed:
         notes.append(joined(DISPLAY_CONVENTION, languages))
     if context.reading.model.commissioning:
@@ -142,29 +145,9 @@ def _segmentation(context: Context, planes: Sequence[_Plane], segments: Sequence
     return context.finish(result)
 
 
-def _segments(context: Context, planes: Sequence[_Plane]) -> Iterator[_Segment]:
-    """Paint each finding that has pixels on these planes: its index and [planes, rows, columns]."""
-    number_of = {(plane.image.sop_instance_uid, plane.frame): number for number, plane in enumerate(planes)}
-    image = planes[0].image
-    for index, finding in enumerate(context.reading.findings):
-        here = [region for region in finding.regions if (region.sop_instance_uid, region.frame) in number_of]
-        if not here:
-            continue
-        pixels = np.zeros((len(planes), image.rows, image.columns), dtype=np.bool_)
-        for region in here:
-            paint(region, image, pixels[number_of[region.sop_instance_uid, region.frame]])
-        if pixels.any():
-            yield index, pixels
-
-
-def _pixel_array(segments: Sequence[Pixels]) -> np.ndarray:
-    """Stack segments: as a label map if none overlaps another, which is much faster, else one channel a segment."""
-    labels = np.zeros(segments[0].shape, dtype=np.uint8 if len(segments) < 256 else np.uint16)
-    for number, pixels in enumerate(segments, 1):
-        if labels[pixels].any():
-            return np.stack(segments, axis=-1).astype(np.uint8)
-        labels[pixels] = number
-    return labels
+def _regions(context: Context, planes: Sequence[_Plane]) -> list[Region]:
+    frames = {(plane.image.sop_instance_uid, plane.frame) for plane in planes}
+    return [region for region in context.reading.regions if (region.sop_instance_uid, region.frame) in frames]
 
 
 def _describe(context: Context, number: int, index: int, planes: Sequence[_Plane]) -> SegmentDescription:
@@ -210,11 +193,12 @@ def _made_by(regions: Sequence[Region], languages: tuple[Any, ...]) -> str:
 
 
 def _source_images(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry]) -> list[Dataset]:
-    """Make what the library takes for the source images: the planes in their order, and nothing else.
+    """Make what the library takes for the source images: the planes in their order, of one pixel each (see `_fill`).
 
     A multi-frame source becomes one that has only the frames in question; `_number_frames` puts their numbers back.
     """
     first = geometries[0]
+    pixel = {"Rows": 1, "Columns": 1, "FrameOfReferenceUID": first.frame_of_reference_uid}
     measures = Dataset()
     measures.PixelSpacing = list(first.pixel_spacing)
     measures.SliceThickness = first.slice_thickness
@@ -234,7 +218,7 @@ def _source_images(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry]
             groups.append(group)
         return [
             planes[0].image.stand_in(
-                FrameOfReferenceUID=first.frame_of_reference_uid,
+                **pixel,
                 NumberOfFrames=len(planes),
                 SharedFunctionalGroupsSequence=[shared],
                 PerFrameFunctionalGroupsSequence=groups,
@@ -242,13 +226,33 @@ def _source_images(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry]
         ]
     return [
         plane.image.stand_in(
-            FrameOfReferenceUID=first.frame_of_reference_uid,
+            **pixel,
             ImageOrientationPatient=list(first.orientation),
             ImagePositionPatient=list(geometry.position),
             **{element.keyword: element.value for element in measures},
         )
         for plane, geometry in zip(planes, geometries, strict=True)
     ]
+
+
+def _fill(result: Dataset, planes: Sequence[_Plane], frames: SegmentFrames) -> None:
+    """Put the pixels into a segmentation that the library made of frames of one pixel each.
+
+    The library would hold every plane of every segment at once, and looks at each pixel several times. It says which
+    frames there are, in which order and where; their bits are packed as they are painted.
+    """
+    number_of = {(plane.image.sop_instance_uid, plane.frame): number for number, plane in enumerate(planes)}
+    (shared,) = result.SharedFunctionalGroupsSequence
+    order = []
+    for group in result.PerFrameFunctionalGroupsSequence:
+        named = next(part for part in (group, shared) if "SegmentIdentificationSequence" in part)
+        segment = int(named.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        frame = int(source.get("ReferencedFrameNumber") or 1)
+        order.append((frames.findings[segment - 1], number_of[str(source.ReferencedSOPInstanceUID), frame]))
+    result.Rows, result.Columns = planes[0].image.rows, planes[0].image.columns
+    result.SegmentsOverlap = "YES" if frames.overlap else "NO"
+    result.PixelData = frames.joined(order)
 
 
 def _number_frames(result: Dataset, planes: Sequence[_Plane]) -> None:

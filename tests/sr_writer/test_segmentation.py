@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from io import BytesIO
+
+import highdicom as hd
 import numpy as np
 import pytest
+from highdicom.seg import SegmentDescription
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from sr_cases import (
     DX,
@@ -20,10 +26,11 @@ from sr_cases import (
     region,
 )
 
-from engine.findings import Mask, Region
+from engine.findings import Finding, Mask, Region
 from engine.masks import box_slices, pack
 from sr_writer import OutputProfile, check_results, write_results
 from sr_writer.pixels import paint, unpack
+from sr_writer.results import dump
 from sr_writer.sources import SourceImage
 
 BOX = (10.0, 10.0, 30.0, 40.0)
@@ -93,6 +100,87 @@ def test_several_segments_on_the_same_frames_keep_their_numbers():
     found = [finding(name, region(image, BOX, frame=3), region(image, BOX, frame=6)) for name in ("disc", "cross")]
     (result,) = written([image], *found)
     assert [frame for _, frame, _ in frames(result)] == [3, 3, 6, 6]
+
+
+def enhanced_frames() -> tuple[list[Dataset], list[Finding]]:
+    image = enhanced_ct(11)
+    image.Rows, image.Columns = 25, 31
+    boxes = {"disc": (1.0, 2.0, 20.0, 21.0), "cross": (8.0, 9.0, 30.0, 24.0)}
+    return [image], [
+        finding(name, *(region(image, box, frame=frame) for frame in range(9, 0, -1))) for name, box in boxes.items()
+    ]
+
+
+def overlapping_slices() -> tuple[list[Dataset], list[Finding]]:
+    images = ct_series(7)
+    mask = pack(np.random.default_rng(3).random((30, 20)) > 0.6, 5, 7, "test")
+    return images, [
+        finding("disc", *(region(image, BOX) for image in images[:3])),
+        finding("cross", *(region(image, (5.0, 7.0, 25.0, 37.0), mask=mask) for image in images[1:5])),
+        finding("mass", region(images[6], BOX), region(images[6], (40.0, 40.0, 50.0, 60.0))),
+    ]
+
+
+def slices_side_by_side() -> tuple[list[Dataset], list[Finding]]:
+    images = ct_series(5)
+    boxes = {"disc": (0.0, 0.0, 20.0, 20.0), "cross": (20.0, 0.0, 40.0, 20.0)}
+    return images, [finding(name, *(region(image, box) for image in images)) for name, box in boxes.items()]
+
+
+@pytest.mark.parametrize(
+    ("case", "overlap"), [(enhanced_frames, "YES"), (overlapping_slices, "YES"), (slices_side_by_side, "NO")]
+)
+def test_the_segmentation_is_what_the_library_makes_of_all_pixels_at_once(case, overlap):
+    images, found = case()
+    (result,) = written(images, *found)
+    sources = sorted(images, key=lambda image: float(image.get("ImagePositionPatient", [0, 0])[1]))
+    count = int(images[0].get("NumberOfFrames", len(images)))
+    pixels = np.zeros((count, images[0].Rows, images[0].Columns, len(found)), dtype=np.uint8)
+    for number, one in enumerate(found):
+        for place in one.regions:
+            plane = [source.SOPInstanceUID for source in sources].index(place.sop_instance_uid) + place.frame - 1
+            paint(place, SourceImage.from_header(sources[0]), (layer := pixels[plane, ..., number].astype(bool)))
+            pixels[plane, ..., number] = layer
+    whole = hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=pixels,
+        segmentation_type="BINARY",
+        segment_descriptions=[
+            SegmentDescription.from_dataset(description) for description in deepcopy(result.SegmentSequence)
+        ],
+        series_instance_uid=result.SeriesInstanceUID,
+        series_number=1,
+        sop_instance_uid=result.SOPInstanceUID,
+        instance_number=1,
+        manufacturer="test",
+        manufacturer_model_name="test",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    assert result.SegmentsOverlap == overlap
+    for keyword in ("Rows", "Columns", "NumberOfFrames", "SegmentsOverlap", "PixelData", "BitsAllocated"):
+        assert result[keyword] == whole[keyword], keyword
+    for one, other in zip(result.PerFrameFunctionalGroupsSequence, whole.PerFrameFunctionalGroupsSequence, strict=True):
+        for keyword in ("SegmentIdentificationSequence", "PlanePositionSequence", "DerivationImageSequence"):
+            assert one[keyword] == other[keyword], keyword
+        assert one.FrameContentSequence[0].DimensionIndexValues == other.FrameContentSequence[0].DimensionIndexValues
+    read = hd.seg.Segmentation.from_dataset(dcmread(BytesIO(dump(result))))
+    for number in range(len(found)):
+        shown = (
+            read.get_pixels_by_source_frame(
+                source_sop_instance_uid=sources[0].SOPInstanceUID,
+                source_frame_numbers=list(range(1, count + 1)),
+                segment_numbers=[number + 1],
+                assert_missing_frames_are_empty=True,
+            )
+            if "NumberOfFrames" in images[0]
+            else read.get_pixels_by_source_instance(
+                source_sop_instance_uids=[source.SOPInstanceUID for source in sources],
+                segment_numbers=[number + 1],
+                assert_missing_frames_are_empty=True,
+            )
+        )
+        assert np.array_equal(shown[..., 0], pixels[..., number])
 
 
 def odd_cases() -> dict[str, tuple[list[Dataset], list[tuple[int, int]]]]:
@@ -246,7 +334,8 @@ def test_segment_and_group_of_a_single_region_share_their_tracking_uid():
     results = write_results(reading([image], [finding("disc", region(image, BOX))]), [image], OutputProfile())
     group = results[0].ContentSequence[-1].ContentSequence[0]
     uid = next(item.UID for item in group.ContentSequence if item.ValueType == "UIDREF")
-    assert results[-1].SegmentSequence[0].TrackingUID == uid
+    (segmentation,) = [result for result in results if result.Modality == "SEG"]
+    assert segmentation.SegmentSequence[0].TrackingUID == uid
 
 
 def test_mask_is_written_bit_for_bit_and_says_how_it_was_made():
