@@ -3,13 +3,14 @@
 from engine.plan.choice import choose_plan, fitting_plans
 from engine.plan.files import PlanFault, PlanFile, load_plan, load_plans, parse_plan, read_plans
 from engine.plan.match import age_of, body_part_of, laterality_of, mismatch, view_of
-from engine.plan.model import (
+from engine.plan.model import Plan
+from engine.plan.parts import (
     FINDING_TASKS,
+    BoxLimits,
     FramePolicy,
     ImageWords,
     Limits,
     Match,
-    Plan,
     PlanObject,
     PlanWindow,
     Question,
@@ -19,6 +20,7 @@ from engine.plan.model import (
 
 __all__ = [
     "FINDING_TASKS",
+    "BoxLimits",
     "FramePolicy",
     "ImageWords",
     "Limits",

@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from engine.plan.model import Match
+from engine.plan.parts import Match
 from engine.study import Instance
 
 __all__ = ["age_of", "body_part_of", "laterality_of", "mismatch", "view_of"]
