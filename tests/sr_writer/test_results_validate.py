@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -14,7 +15,9 @@ from pydicom import dcmread
 from sr_cases import boxes_on, ct_series, finding, pictures_of, reading, region, sources_of_every_kind
 
 from engine.findings import RunState, StudyReading
-from sr_writer import OutputProfile, check_results, dump, kind_of, write_results
+from sr_writer import OutputProfile, check_results, dump, kind_of, load_profile, write_results
+from sr_writer.slide import slide_polygon
+from sr_writer.sources import SourceImage
 
 KINDS = sorted(sources_of_every_kind())
 SELECTED = OutputProfile(name="selected", key_objects=True)
@@ -78,11 +81,41 @@ def test_dcmqi_reads_the_boxes_of_the_seg_to_the_pixel(study, tmp_path, segimage
 
 
 def test_highdicom_reads_the_sr_back_coordinate_for_coordinate(study):
-    read, _, paths = study
-    document = hd.sr.srread(paths["sr"])
-    groups = document.content.get_planar_roi_measurement_groups()
+    read, sources, paths = study
+    _assert_read_back(read, sources, paths["sr"])
+
+
+@pytest.mark.parametrize("kind", ["ct series", "dx", "enhanced ct", "mammogram", "slide", "ultrasound multi-frame"])
+def test_the_numbers_of_ihe_air_are_read_by_all(kind, tmp_path, dciodvfy, dsrdump, tid1500reader):
+    sources = sources_of_every_kind()[kind]
+    read = reading(sources, boxes_on(sources))
+    results = write_results(read, sources, replace(load_profile("ihe-air"), seg=False))
+    check_results(results, read, sources)
+    path = _files(results, tmp_path)["sr"]
+    assert dciodvfy(path) == []
+    assert '"Certainty of Finding")="87' in dsrdump("+Pl", path)
+    tid1500reader("--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+    groups = json.loads((tmp_path / "sr.json").read_text(encoding="utf-8"))["Measurements"]
+    certainties = [
+        float(item["value"])
+        for group in groups
+        for item in group["measurementItems"]
+        if item["quantity"]["CodeValue"] == "111012"
+    ]
+    assert certainties == [87.0] * sum(len(found.regions) for found in read.findings if found.certainty)
+    _assert_read_back(read, sources, path)
+
+
+def _assert_read_back(read: StudyReading, sources, path: Path) -> None:
+    images = {str(image.SOPInstanceUID): image for image in sources}
+    groups = hd.sr.srread(path).content.get_planar_roi_measurement_groups()
     assert len(groups) == len(read.regions)
     for group, expected in zip(groups, read.regions, strict=True):
+        if images[expected.sop_instance_uid].Modality == "SM":
+            polygon = slide_polygon(expected, SourceImage.from_header(images[expected.sop_instance_uid]))
+            assert group.roi.graphic_type.value == "POLYGON"
+            assert np.array_equal(group.roi.value, polygon)
+            continue
         x0, y0, x1, y1 = map(np.float32, expected.box)
         corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
         assert group.roi.graphic_type.value == "POLYLINE"
