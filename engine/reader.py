@@ -76,7 +76,7 @@ def read_study(
     record.findings = link(record.findings, study)
     if record.state is RunState.UNUSABLE:
         # A report whose regions all failed the checks would stand there unsupported.
-        record.withdraw_narratives("no region could be read of any image, so the report is not shown")
+        record.withdraw_narratives("nothing that was asked about findings could be read, so the report is not shown")
     return record.reading(
         study.study_instance_uid,
         runtime.identity,

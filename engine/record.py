@@ -71,7 +71,8 @@ class ReadingRecord:
         for place in alike:
             known = self.findings[place]
             notes = tuple(words for words in known.notes if not words.startswith("named by the classification"))
-            sure = known.certainty if known.regions else max(known.certainty or 0.0, finding.certainty or 0.0)
+            told = [sure for sure in (known.certainty, finding.certainty) if sure is not None]
+            sure = known.certainty if known.regions else max(told, default=None)
             self.findings[place] = replace(known, notes=(*notes, note), certainty=sure)
 
     def add_image(self, rendered: RenderedFrame, instance: Instance) -> None:

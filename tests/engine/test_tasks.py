@@ -299,7 +299,7 @@ def test_plan_that_asks_what_cannot_be_asked_is_refused(keys, complaint):
 
 
 class Agreeable(ScriptedRuntime):
-    """A model that finds the first of whatever it is asked about, in the middle of every image; normal, if that is first."""
+    """A model that finds the first of whatever it is asked about, in the middle of every image."""
 
     def _pick(self, question: str) -> ScriptedAnswer:
         names = re.findall(r"<ref>(.+?)</ref>", question.partition("<image>")[2])
