@@ -17,9 +17,9 @@ from sr_writer.codes import LATERALITY, site_of
 from sr_writer.context import Context
 from sr_writer.drawing import colour_name
 from sr_writer.geometry import FrameGeometry, display_geometry, frame_geometry, with_spacing
-from sr_writer.iods import is_multi_frame
+from sr_writer.iods import MULTI_FRAME, is_multi_frame
 from sr_writer.pixels import SegmentFrames, paint_frames
-from sr_writer.sources import SourceImage
+from sr_writer.sources import SourceImage, unique
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
 from sr_writer.wording import BOX_ONLY, COMMISSIONING, DISPLAY_CONVENTION, REFINED, comment, joined
 
@@ -121,7 +121,7 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
     for finding, plane in frames.bits:
         indicator[plane, 0, 0, frames.findings.index(finding)] = 1
     result = hd.seg.Segmentation(
-        source_images=_source_images(planes, geometries),
+        source_images=[_stand_in(planes, geometries)],
         pixel_array=indicator,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -131,7 +131,6 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
         content_description=clean_line(content_description),
         **context.common("seg", index, languages, "SEG"),
     )
-    _number_frames(result, planes)
     _fill(result, planes, frames)
     _own_dimensions(result, context.uids.uid("seg", index, "dimension organization"))
     if not is_placed:
@@ -192,84 +191,64 @@ def _made_by(regions: Sequence[Region], languages: tuple[Any, ...]) -> str:
     return " ".join(words)
 
 
-def _source_images(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry]) -> list[Dataset]:
-    """Make what the library takes for the source images: the planes in their order, of one pixel each (see `_fill`).
-
-    A multi-frame source becomes one that has only the frames in question; `_number_frames` puts their numbers back.
-    """
+def _stand_in(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry]) -> Dataset:
+    """Make what the library takes for the source: one image whose frames of one pixel are the planes in their order."""
     first = geometries[0]
-    pixel = {"Rows": 1, "Columns": 1, "FrameOfReferenceUID": first.frame_of_reference_uid}
-    measures = Dataset()
+    measures, orientation, shared = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = list(first.pixel_spacing)
     measures.SliceThickness = first.slice_thickness
     if first.spacing_between_slices is not None:
         measures.SpacingBetweenSlices = first.spacing_between_slices
-    if is_multi_frame(planes[0].image.known_class_uid):
-        shared = Dataset()
-        shared.PixelMeasuresSequence = [measures]
-        orientation = Dataset()
-        orientation.ImageOrientationPatient = list(first.orientation)
-        shared.PlaneOrientationSequence = [orientation]
-        groups = []
-        for geometry in geometries:
-            position, group = Dataset(), Dataset()
-            position.ImagePositionPatient = list(geometry.position)
-            group.PlanePositionSequence = [position]
-            groups.append(group)
-        return [
-            planes[0].image.stand_in(
-                **pixel,
-                NumberOfFrames=len(planes),
-                SharedFunctionalGroupsSequence=[shared],
-                PerFrameFunctionalGroupsSequence=groups,
-            )
-        ]
-    return [
-        plane.image.stand_in(
-            **pixel,
-            ImageOrientationPatient=list(first.orientation),
-            ImagePositionPatient=list(geometry.position),
-            **{element.keyword: element.value for element in measures},
-        )
-        for plane, geometry in zip(planes, geometries, strict=True)
-    ]
+    shared.PixelMeasuresSequence = [measures]
+    orientation.ImageOrientationPatient = list(first.orientation)
+    shared.PlaneOrientationSequence = [orientation]
+    groups = []
+    for geometry in geometries:
+        position, group = Dataset(), Dataset()
+        position.ImagePositionPatient = list(geometry.position)
+        group.PlanePositionSequence = [position]
+        groups.append(group)
+    return planes[0].image.stand_in(
+        SOPClassUID=MULTI_FRAME,
+        Rows=1,
+        Columns=1,
+        NumberOfFrames=len(planes),
+        FrameOfReferenceUID=first.frame_of_reference_uid,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=groups,
+    )
 
 
 def _fill(result: Dataset, planes: Sequence[_Plane], frames: SegmentFrames) -> None:
-    """Put the pixels into a segmentation that the library made of frames of one pixel each.
+    """Put pixels and references into what the library made of the stand-in.
 
-    The library would hold every plane of every segment at once, and looks at each pixel several times. It says which
-    frames there are, in which order and where; their bits are packed as they are painted.
+    It would hold every plane of every segment at once, and look at each pixel several times. So it says which frames
+    there are, in which order and where; their bits are packed as they are painted, and the references are the planes'.
     """
-    number_of = {(plane.image.sop_instance_uid, plane.frame): number for number, plane in enumerate(planes)}
     (shared,) = result.SharedFunctionalGroupsSequence
-    order = []
+    order, sources = [], {}
     for group in result.PerFrameFunctionalGroupsSequence:
         named = next(part for part in (group, shared) if "SegmentIdentificationSequence" in part)
         segment = int(named.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
-        frame = int(source.get("ReferencedFrameNumber") or 1)
-        order.append((frames.findings[segment - 1], number_of[str(source.ReferencedSOPInstanceUID), frame]))
+        plane = int(source.get("ReferencedFrameNumber") or 1) - 1
+        order.append((frames.findings[segment - 1], plane))
+        sources[id(source)] = source, planes[plane]  # segments on one plane share the library's item
+    for source, referred in sources.values():
+        source.ReferencedSOPInstanceUID = referred.image.sop_instance_uid
+        if referred.image.frames > 1:
+            source.ReferencedFrameNumber = referred.frame
+        else:
+            source.pop("ReferencedFrameNumber", None)
+    instances = []
+    for image in unique(plane.image for plane in planes):
+        instance = Dataset()
+        instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
+        instances.append(instance)
+    result.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
     result.Rows, result.Columns = planes[0].image.rows, planes[0].image.columns
     result.SegmentsOverlap = "YES" if frames.overlap else "NO"
     result.PixelData = frames.joined(order)
-
-
-def _number_frames(result: Dataset, planes: Sequence[_Plane]) -> None:
-    """Refer to the source's own frame numbers instead of the stand-in's; to no frame where there is only one."""
-    references = {
-        # Segments on one plane share the library's item; each is to be numbered once.
-        id(source): source
-        for group in result.PerFrameFunctionalGroupsSequence
-        for derivation in group.DerivationImageSequence
-        for source in derivation.SourceImageSequence
-    }
-    for source in references.values():
-        number = int(source.get("ReferencedFrameNumber") or 1)
-        if planes[0].image.frames > 1:
-            source.ReferencedFrameNumber = planes[number - 1].frame
-        elif "ReferencedFrameNumber" in source:
-            del source.ReferencedFrameNumber
 
 
 def _own_dimensions(result: Dataset, uid: str) -> None:

@@ -158,12 +158,24 @@ def test_the_segmentation_is_what_the_library_makes_of_all_pixels_at_once(case, 
         device_serial_number="1",
     )
     assert result.SegmentsOverlap == overlap
-    for keyword in ("Rows", "Columns", "NumberOfFrames", "SegmentsOverlap", "PixelData", "BitsAllocated"):
-        assert result[keyword] == whole[keyword], keyword
+    for keyword in (
+        "Rows",
+        "Columns",
+        "NumberOfFrames",
+        "SegmentsOverlap",
+        "PixelData",
+        "BitsAllocated",
+        "DimensionOrganizationType",
+        "SharedFunctionalGroupsSequence",
+    ):
+        assert result.get(keyword) == whole.get(keyword), keyword
     for one, other in zip(result.PerFrameFunctionalGroupsSequence, whole.PerFrameFunctionalGroupsSequence, strict=True):
         for keyword in ("SegmentIdentificationSequence", "PlanePositionSequence", "DerivationImageSequence"):
             assert one[keyword] == other[keyword], keyword
         assert one.FrameContentSequence[0].DimensionIndexValues == other.FrameContentSequence[0].DimensionIndexValues
+    (series,) = result.ReferencedSeriesSequence
+    covered = {place.sop_instance_uid for one in found for place in one.regions}
+    assert {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence} == covered
     read = hd.seg.Segmentation.from_dataset(dcmread(BytesIO(dump(result))))
     for number in range(len(found)):
         shown = (
