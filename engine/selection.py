@@ -144,8 +144,8 @@ class _Selector:
     def take_slices(self, volume: Volume, reason: str) -> None:
         policy = self.plan.frames
         count = len(volume.places) if policy.slices_per_series == "all" else policy.slices_per_series
-        chosen = _spread_by_place(volume.places, count)
-        asked = {task: {id(one) for one in _spread_by_place(chosen, n)} for task, n in policy.slices_for.items()}
+        chosen = spread_by_place(volume.places, count)
+        asked = {task: {id(one) for one in spread_by_place(chosen, n)} for task, n in policy.slices_for.items()}
         for one in chosen:
             if skipped := frozenset(task for task, few in asked.items() if id(one) not in few):
                 self.skipped[one.instance.sop_instance_uid, one.frame] = skipped
@@ -190,7 +190,7 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
     return [items[len(items) * (2 * place + 1) // (2 * count)] for place in range(count)]
 
 
-def _spread_by_place(slices: Sequence[Slice], count: int) -> list[Slice]:
+def spread_by_place(slices: Sequence[Slice], count: int) -> list[Slice]:
     """Take `count` slices, evenly spread over the distance that they cover, gaps or not."""
     if len(slices) <= count:
         return list(slices)

@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.errors import PlanError
@@ -108,9 +108,21 @@ def _fault(text: str, detail: ErrorDetails) -> PlanFault:
     said = f"{'.'.join(map(str, loc)) or 'plan'}: {detail['msg'].removeprefix('Value error, ')}"
     if detail["type"] == "extra_forbidden":
         value = None  # the key itself is what is wrong
+        said = f"{'.'.join(map(str, loc))}: there is no such key; known are {', '.join(_known_keys(loc[:-1]))}"
     elif not loc and (task := _TASK.search(said)):
         loc, value = ("tasks",), task[1]  # the plan as a whole lacks what one of its tasks needs
     return PlanFault(*_locate(text, loc, value), said)
+
+
+def _known_keys(loc: Sequence[str | int]) -> list[str]:
+    """The keys of the table at a place of a plan."""
+    table: type[BaseModel] = Plan
+    for name in loc:
+        if isinstance(name, str):
+            told = table.model_fields[name].annotation
+            kinds = (told, *get_args(told))  # Limits, or tuple[PlanObject, ...]
+            table = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(table.model_fields)
 
 
 def _locate(text: str, loc: Sequence[str | int], value: object) -> tuple[int, int]:

@@ -33,6 +33,13 @@ _VIEWS: Final = {
     codes.SCT.RightLateral: "RL",
     codes.SCT.SuperolateralToInferomedialOblique: "SIO",
 }
+_DESCRIPTIONS: Final = (
+    "StudyDescription",
+    "SeriesDescription",
+    "ProtocolName",
+    "PerformedProcedureStepDescription",
+    "RequestedProcedureDescription",
+)
 _AGE: Final = re.compile(r"(\d{1,3})([DWMY])")
 _A_YEAR: Final = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 _DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
@@ -101,7 +108,7 @@ def _shows(match: Match, header: Dataset) -> bool:
         # The older SNOMED RT codes equal those of SNOMED CT that succeeded them.
         coded = any(code == Code(value, "SCT", "") for code in regions for value in match.region)
         return coded or part in map(_squeezed, match.body_part)
-    said = " / ".join(_text(header, key) for key in ("StudyDescription", "SeriesDescription", "ProtocolName"))
+    said = " / ".join(_text(header, key) for key in _DESCRIPTIONS)
     return any(re.search(_pattern(word), said, re.IGNORECASE) for word in match.words)
 
 

@@ -77,7 +77,7 @@ class Match(Part):
     region : tuple of str
         Code values of Anatomic Region Sequence, in SNOMED CT.
     words : tuple of str
-        In Study Description, Series Description and Protocol Name.
+        In Study Description, Series Description, Protocol Name, and the descriptions of the procedure.
     view : tuple of str
         View Position, also as coded in View Code Sequence: ``PA``, ``MLO``.
     laterality : tuple of {"L", "R", "B", "U"}

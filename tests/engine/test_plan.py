@@ -100,7 +100,8 @@ def test_any_text_is_a_plan_or_has_faults(text, place):
     ("old", "new", "complaint"),
     [
         ('"detection"', '"paint"', r"tasks\.0"),
-        ('label = "liver"', 'labl = "liver"', r"objects\.0\.labl"),
+        ('label = "liver"', 'labl = "liver"', r"objects\.0\.labl: there is no such key; known are label, concept"),
+        ("[image]", "color = 'red'\n[image]", r"color: there is no such key; known are name, title"),
         ('label = "liver"', 'label = ""', r"objects\.0\.label"),
         ('noun = "CT scan"\n', "", r"image\.noun"),
         ('name = "mine"', 'name = "mine', "line 2"),
