@@ -219,3 +219,10 @@ app.command(
         "engine evaluate data.jsonl --images . --model MedRegA --runtime torch --answers medrega.jsonl --json",
     )
 )(figures.evaluate)
+app.command(
+    epilog=examples(
+        "engine bench",
+        "engine bench compiled --runtime tensorrt_llm --batch 1,8",
+        "engine bench --random-weights --device cuda --json",
+    )
+)(figures.bench)

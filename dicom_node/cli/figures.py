@@ -101,3 +101,49 @@ def _print_scores(scores: list[Score]) -> None:
             table.add_row(*head, name, f"{value:.3f}", f"{low:.3f} to {high:.3f}", *tail)
             head, tail = ["", ""], [""]
     console().print(table)
+
+
+def bench(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A shipped name, or a folder of the runtime's.")
+    ] = "phantom",
+    runtime: RuntimeOption = RuntimeKind.ONNX,
+    batch: Annotated[
+        str, typer.Option("--batch", metavar="N,N", help="How many questions at the same time, one run each.")
+    ] = "1,4,16",
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=8, help="Tokens of an answer, at most.")] = 64,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Measure PyTorch with random weights, of MedRegA's published sizes."),
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="DIR", help="Take the sizes of this folder's config.json.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="cpu or cuda, for PyTorch; a GPU where there is one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure a model: vision, prefill and decoding, against the limit of the memory's bandwidth.
+
+    The bandwidth is measured in the same run. With random weights a toy model is held against the CPU too.
+    """
+    from engine.bench import PUBLISHED, measure
+
+    try:
+        batches = [int(number) for number in batch.split(",")]
+    except ValueError:
+        batches = []
+    if not batches or min(batches) < 1:
+        raise typer.BadParameter("numbers from 1, with commas between", param_hint="--batch")
+    sizes = PUBLISHED if random_weights and config is None else config
+    figures = measure(model, runtime, batches, tokens, device=device, sizes=sizes)
+    if as_json:
+        typer.echo(json.dumps(asdict(figures)))
+        return
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for name, value in figures.rows():
+        table.add_row(name, value)
+    console().print(table)

@@ -44,6 +44,10 @@ class Arithmetic(Protocol[S]):
         """Read one more token; logits of what comes next."""
         ...
 
+    def end(self, state: S) -> None:
+        """Give back what `begin` took."""
+        ...
+
 
 class CheckpointRuntime(Generic[T]):
     """What runtimes over a MedRegA folder share: configuration, tokenizer, identity, and the images seen last.
@@ -151,9 +155,19 @@ class GreedyRuntime(CheckpointRuntime[npt.NDArray[np.float32]]):
         _, tokens = self._tokens_of(image)
         prompt = self._prompt(question)
         logits, state = self._arithmetic.begin(prompt, tokens, self.tokenizer.image_context_id)
+        try:
+            return self._decode(
+                prompt, logits, state, min(max_new_tokens, self._longest - len(prompt)), grammar, cancel
+            )
+        finally:
+            self._arithmetic.end(state)
+
+    def _decode(
+        self, prompt: list[int], logits: Logits, state: Any, limit: int, grammar: str | None, cancel: CancelToken | None
+    ) -> Answer:
+        """Choose token by token, from the logits behind the prompt."""
         ids: list[int] = []
         logprobs: list[float] = []
-        limit = min(max_new_tokens, self._longest - len(prompt))
         guide = self._guidance(len(logits)).follow(grammar, limit) if grammar else None
         logits = logits.copy()
         logits[self.tokenizer.end_id] = -np.inf  # as MedRegA is used: at least one token

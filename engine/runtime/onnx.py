@@ -61,6 +61,9 @@ class OnnxArithmetic:
         """See `Arithmetic.step`."""
         return self._decode(self._run(self._embed, {"ids": np.asarray([[token]], np.int64)})[0], state)
 
+    def end(self, state: Cache) -> None:
+        """See `Arithmetic.end`; there is nothing to give back."""
+
     def _decode(self, embedded: Array, past: Cache) -> tuple[Logits, Cache]:
         inputs = {"embeddings": embedded, "past_keys": past[0], "past_values": past[1]}
         logits, keys, values = self._run(self._decoder, inputs)

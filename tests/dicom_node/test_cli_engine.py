@@ -183,3 +183,15 @@ def test_a_model_is_evaluated_and_a_run_goes_on(run: Run, picture: Path, tmp_pat
     status, _, err = run(*arguments, "--answers", "other.jsonl")
     assert status == 1
     assert "sample 1 was not asked" in err
+
+
+def test_a_model_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.bench._COPIED", 1 << 22)
+    status, out, _ = run("bench", "--tokens", "8", "--batch", "1", "--json")
+    figures = json.loads(out)
+    assert status == 0
+    assert figures["decoding"][0]["tokens_per_second"] > 0
+    assert figures["bandwidth"] > 1e8
+    status, out, err = run("bench", "--batch", "one")
+    assert status == 2
+    assert "--batch" in err

@@ -140,7 +140,7 @@ class Recorder:
 
     def __init__(self, arithmetic: Any) -> None:
         self.arithmetic, self.logits = arithmetic, list[np.ndarray]()
-        self.image_tokens = arithmetic.image_tokens
+        self.image_tokens, self.end = arithmetic.image_tokens, arithmetic.end
 
     def begin(self, ids: list[int], image: np.ndarray, context: int) -> Any:
         return self._note(self.arithmetic.begin(ids, image, context))

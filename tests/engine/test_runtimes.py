@@ -10,11 +10,12 @@ import torch
 
 from engine.errors import ModelError, ReadingCancelledError
 from engine.model.export import export
+from engine.model.static import StaticDecoder
 from engine.model.tokenizer import Tokenizer, chat
 from engine.runtime import CancelToken, Runtime
 from engine.runtime.generation import GreedyRuntime
 from engine.runtime.onnx import OnnxRuntime
-from engine.runtime.torch import TorchRuntime
+from engine.runtime.torch import StaticArithmetic, TorchRuntime
 from tests.engine.toy import write_toy
 
 torch.set_num_threads(1)
@@ -41,6 +42,23 @@ def test_onnx_and_torch_give_the_same_tokens(folder: Path, seed: int) -> None:
     assert answers[0].token_ids == answers[1].token_ids
     assert answers[0].prompt_token_ids == answers[1].prompt_token_ids
     np.testing.assert_allclose(answers[0].logprobs, answers[1].logprobs, atol=1e-4)
+
+
+def test_a_fixed_cache_gives_the_tokens_of_one_that_grows(folder: Path) -> None:
+    plain, static = (TorchRuntime(folder, device="cpu") for _ in range(2))
+    static._arithmetic = arithmetic = StaticArithmetic(folder, "cpu", torch.float32)
+    for seed in range(3):  # the cache is used again for the next question
+        answers = [runtime.ask(_image(seed), QUESTION, max_new_tokens=25) for runtime in (plain, static)]
+        assert answers[0].token_ids == answers[1].token_ids
+        np.testing.assert_allclose(answers[0].logprobs, answers[1].logprobs, atol=1e-4)
+    assert arithmetic._idle.qsize() == 1
+    embedded = torch.randn((3, 9, 32), generator=torch.Generator().manual_seed(1))
+    decoder = arithmetic.model.language_model
+    batch = StaticDecoder(decoder, 3, 16)
+    chosen = batch.begin(embedded).argmax(-1)
+    with torch.inference_mode():
+        whole, _ = decoder(torch.cat([embedded, decoder.model.embed_tokens(chosen[:, None])], 1))
+    torch.testing.assert_close(batch.step(chosen), whole[:, -1], rtol=1e-4, atol=1e-4)
 
 
 def test_the_export_of_pixel_shuffle_v2_is_another_model(folder: Path, tmp_path: Path) -> None:
@@ -87,6 +105,8 @@ def test_an_answer_has_at_least_one_token(folder: Path) -> None:
             return self.logits, None
 
         step = begin
+
+        def end(self, _: None) -> None: ...
 
     arithmetic = Ending(Tokenizer(folder).size)
     runtime = GreedyRuntime(folder, arithmetic, runtime="torch", build="", dtype="float32")

@@ -57,7 +57,7 @@ def reference(source: Path) -> TorchRuntime:
 @pytest.fixture
 def nvidia(source: Path, reference: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """NVIDIA's modules as their sources declare them, and a GPU that is the CPU."""
-    model = reference._arithmetic._model
+    model = reference.model
     for name, module in tensorrt_llm_fake.modules(model, Tokenizer(source).stop_ids).items():
         monkeypatch.setitem(sys.modules, name, module)
 
