@@ -22,6 +22,7 @@ from sr_writer.identity import PRIVATE_SCHEME
 from sr_writer.slide import slide_polygon
 from sr_writer.sources import SourceImage
 from sr_writer.text import clean_line
+from sr_writer.wording import finding_name
 
 _METHODS: Final[dict[Basis, Code]] = {
     "image plane": Code("BOX-PLANE", PRIVATE_SCHEME, "Bounding box in the plane of the image"),
@@ -122,7 +123,7 @@ def count_words(context: Context, language: Language) -> str:
     reading = context.reading
     if not reading.findings:
         return ""
-    names = Counter(finding.names.get(language) or finding.label for finding in reading.findings)
+    names = Counter(finding_name(finding, language) for finding in reading.findings)
     places = {(region.sop_instance_uid, region.frame) for region in reading.regions}
     return _COUNT[language].format(
         counts=", ".join(f"{name} {count}" for name, count in names.items()),

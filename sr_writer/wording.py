@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Final
 
 from engine.findings import Finding, Language, NotRead, RunState, StudyReading
+from sr_writer.text import SHORT_TEXT, clean_line
 
 COMMISSIONING: Final[dict[Language, str]] = {
     "en": "commissioning model, not for clinical use",
@@ -78,12 +79,18 @@ def joined(words: dict[Language, str], languages: tuple[Language, ...], separato
     return separator.join(words[language] for language in languages)
 
 
+def finding_name(finding: Finding, language: Language) -> str:
+    """Name a finding: in the language, else as the model did; the first that is more than control characters."""
+    words = (clean_line(name, SHORT_TEXT) for name in (finding.names.get(language, ""), finding.label, finding.concept))
+    return next(filter(None, words), "")
+
+
 def finding_words(finding: Finding, language: Language) -> str:
     """Say a finding in one language: name, sentence and certainty.
 
     A language that the model did not answer in falls back to the name, and that to the label: words are never made up.
     """
-    name = finding.names.get(language) or finding.label
+    name = finding_name(finding, language)
     sentence = finding.text.get(language, "").strip().rstrip(".。")
     colon, semicolon = ("：", "；") if language == "zh" else (": ", "; ")
     parts = [f"{name}{colon}{sentence}" if sentence and sentence.casefold() != name.casefold() else name]
