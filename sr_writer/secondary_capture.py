@@ -7,6 +7,7 @@ segmentation, and below it the findings in words. Nothing of the patient is writ
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from pydicom.sr.codedict import codes
 
 from engine.findings import Language
 from sr_writer.context import Context
-from sr_writer.drawing import WARNING, Colour, Mark, colour, draw_marks, with_lines
+from sr_writer.drawing import WARNING, Colour, Mark, Rgb, colour, draw_marks, with_lines
 from sr_writer.pictures import Pictures, aspect_of, picture_of
 from sr_writer.sources import SourceImage
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
@@ -57,28 +58,36 @@ def write_secondary_captures(context: Context, pictures: Pictures) -> list[Datas
         At most `MAX_CAPTURES`.
     """
     frames = key_frames(context)
+    rendered = ((image, frame, picture_of(pictures, image.sop_instance_uid, frame)) for image, frame in frames)
+    shown: Iterator[tuple[SourceImage, int, Rgb]]
+    shown = ((image, frame, rgb) for image, frame, rgb in rendered if rgb is not None)
     if not frames and not context.profile.writes_sr:
-        read = context.reading.images[:1]
-        frames = [(context.sources.image(image.sop_instance_uid), image.frame) for image in read]
-    captures: list[Dataset] = []
-    for image, frame in frames:
-        if len(captures) == MAX_CAPTURES:
-            break
-        rgb = picture_of(pictures, image.sop_instance_uid, frame)
-        if rgb is None:
-            continue
-        picture = draw_marks(
-            rgb,
-            marks_on(context, image, frame, context.profile.languages),
-            aspect=aspect_of(image.header, frame),
-            limit=(LARGEST, LARGEST),
-            least=SMALLEST,
-        )
-        number = len(captures) + 1
-        picture = with_lines(picture, [(warning(context, context.profile.languages), WARNING)], above=True)
-        picture = with_lines(picture, [*_legend(context, image, frame), *_more(context, number, len(frames))])
-        captures.append(_capture(context, image, frame, picture, len(captures)))
-    return captures
+        shown = iter([_first_frame(context, pictures)])
+    return [
+        _capture(context, image, frame, _draw(context, image, frame, rgb, index, len(frames)), index)
+        for index, (image, frame, rgb) in enumerate(islice(shown, MAX_CAPTURES))
+    ]
+
+
+def _first_frame(context: Context, pictures: Pictures) -> tuple[SourceImage, int, Rgb]:
+    """Give the first frame that was read, or of a study that was not its first; black where it cannot be rendered."""
+    read = [(context.sources.image(item.sop_instance_uid), item.frame) for item in context.reading.images[:1]]
+    image, frame = (read or [(image, 1) for image in context.sources.images])[0]
+    rgb = picture_of(pictures, image.sop_instance_uid, frame)
+    return image, frame, np.zeros((SMALLEST, SMALLEST, 3), np.uint8) if rgb is None else rgb
+
+
+def _draw(context: Context, image: SourceImage, frame: int, rgb: Rgb, index: int, frames: int) -> Image.Image:
+    languages = context.profile.languages
+    marked = draw_marks(
+        rgb,
+        marks_on(context, image, frame, languages),
+        aspect=aspect_of(image.header, frame),
+        limit=(LARGEST, LARGEST),
+        least=SMALLEST,
+    )
+    marked = with_lines(marked, [(warning(context, languages), WARNING)], above=True)
+    return with_lines(marked, [*_legend(context, image, frame), *_more(context, index + 1, frames)])
 
 
 def key_frames(context: Context) -> list[tuple[SourceImage, int]]:

@@ -120,10 +120,13 @@ def test_key_frames_are_capped_and_share_a_series():
     assert len({capture.SOPInstanceUID for capture in captures}) == MAX_CAPTURES
 
 
-@pytest.mark.parametrize("state", [RunState.NO_FINDINGS, RunState.UNUSABLE])
+@pytest.mark.parametrize("state", [RunState.NO_FINDINGS, RunState.NOT_RUN])
 def test_a_destination_of_pictures_alone_hears_that_nothing_was_found(state):
     (capture,) = results_of("sc", ct_series(2), [], CAPTURED, state=state)
     assert capture.pixel_array.shape[0] > 512
+    sources = [header("1.2.840.10008.5.1.4.1.1.11.1", "PR", rows=0, columns=0)]  # nothing that could be rendered
+    read = replace(reading(sources, state=state), images=())
+    assert [kind_of(result) for result in write_results(read, sources, CAPTURED)] == ["sc"]
 
 
 def test_frames_that_cannot_be_rendered_are_left_out():
