@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", action="store_true", help="where the time goes, of each case")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="where the files go")
+    parser.add_argument("--folder", type=Path, default=Path(), help="where the files go (seg, ideal)")
     options = parser.parse_args()
     table = Table("step", *CASES, title=f"CPU seconds; {SLICES} slices of {SIDE} x {SIDE}")
     columns = []

@@ -71,6 +71,45 @@ def test_slices_of_a_series_share_one_segmentation_in_the_patients_geometry():
         assert position == pytest.approx(positions[uid])
 
 
+@pytest.mark.parametrize("gap", [3.0, -3.0])
+def test_linked_boxes_are_one_segment_over_their_slices_and_what_lies_between_stays_empty(gap):
+    images = sorted(ct_series(9, gap=gap), key=lambda image: image.SOPInstanceUID)  # feet first, head first
+    boxes = {number: (10.0 + number, 10.0, 30.0 + number, 40.0) for number in (6, 2, 1, 7, 3)}
+    masks = {2: pack(np.tri(30, 20, dtype=np.bool_), 12, 10, "threshold")}
+    found = finding("mass", *(region(images[n], box, mask=masks.get(n)) for n, box in boxes.items()))
+    other = finding("disc", region(images[0], (60.0, 60.0, 70.0, 70.0)))
+    (result,) = written(images, found, other)
+    assert [segment.SegmentLabel for segment in result.SegmentSequence] == ["mass / 肿块", "disc / 圆盘"]
+    assert len(frames(result)) == 6
+    measures = result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SpacingBetweenSlices == pytest.approx(3.0, abs=1e-3)
+    read = hd.seg.Segmentation.from_dataset(dcmread(BytesIO(dump(result))))
+    shown = read.get_pixels_by_source_instance(
+        [image.SOPInstanceUID for image in images], segment_numbers=[1], assert_missing_frames_are_empty=True
+    )
+    for number in range(9):
+        expected = np.zeros((96, 80), dtype=np.bool_)
+        if number in boxes:
+            paint(found.regions[list(boxes).index(number)], SourceImage.from_header(images[number]), expected)
+        assert np.array_equal(shown[number, ..., 0], expected), number
+    words = result.SegmentSequence[0].SegmentDescription
+    assert "Bounding region, not a delineation" in words
+    assert "made by: threshold" in words
+
+
+def test_a_finding_of_two_series_is_a_segment_in_each():
+    images = ct_series(6)
+    for image in images[3:]:
+        image.SeriesInstanceUID += ".2"
+    results = written(images, finding("mass", *(region(image, BOX) for image in images)))
+    assert [len(frames(result)) for result in results] == [3, 3]
+    assert {result.ReferencedSeriesSequence[0].SeriesInstanceUID for result in results} == {
+        image.SeriesInstanceUID for image in images
+    }
+    assert len({segment.TrackingUID for result in results for segment in result.SegmentSequence}) == 1
+    assert len({result.FrameOfReferenceUID for result in results}) == 1
+
+
 def test_echoes_at_one_place_go_to_segmentations_of_their_own():
     first, second = ct_series(2, gap=0.0, sop_class=MR, modality="MR")
     results = written([first, second], finding("disc", region(first, BOX), region(second, BOX)))
