@@ -167,8 +167,8 @@ def _sift(text: str, language: Language, given: Given, contradiction: Callable[[
 def _foreign(words: str, language: Language) -> str | None:
     """A text in the other language than asked; names and numbers are alike in both."""
     han = len(_HAN.findall(words))
-    letters = len(re.findall(r"[A-Za-z]", words))
-    if (language == "zh" and not han and letters > 1) or (language == "en" and han > letters):
+    small = len(re.findall(r"[a-z]", words))  # CT and MRI are the same in both
+    if (language == "zh" and not han and small > 1) or (language == "en" and han > small):
         return "it is not in the language that was asked for"
     return None
 

@@ -37,21 +37,24 @@ def describe(
         alike = [candidate for candidate in candidates if candidate.object == item]
         for language in languages:
             answer = image.ask("grounded", language, objects=[_name(item, language)])
-            _tell(image, answer, alike, language, texts)
-            if not any(language in texts[candidate] for candidate in alike):
+            if not _tell(image, answer, alike, language, texts):
                 image.hold("the description is of another place than the box, or of none", answer.text)
     return texts
 
 
 def _tell(
     image: ImageInterview, answer: Answer, candidates: Sequence[Candidate], language: Language, texts: Texts
-) -> None:
+) -> bool:
+    """Take what an answer says of each box; whether it says anything of one of them."""
     parsed = image.parse(answer.text)
+    told = False
     for candidate in candidates:
         if sentence := sentence_for(candidate, parsed, image.rendered.transform):
             passed = pass_words(clean(sentence), language, image.given, image.sides, candidate)
+            told = True
             if shown := image.passed(passed):
                 texts[candidate][language] = shown
+    return told
 
 
 def _name(item: PlanObject, language: Language) -> str:

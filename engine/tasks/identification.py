@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from engine.errors import ModelError
 from engine.findings import Finding, Language, Region
-from engine.gate import DISAGREEMENT, Candidate, laterality_of
+from engine.gate import DISAGREEMENT, Candidate, laterality_of, unsupported
 from engine.grammar import plain
 from engine.interview import ImageInterview, clean
 
@@ -52,7 +52,7 @@ def _confirmed(image: ImageInterview, candidate: Candidate, notes: list[str]) ->
         if image.plan.find(word) == candidate.object:
             continue
         confirmed = False
-        said = repr(clean(word)[:40]) if word else "nothing"
+        said = "nothing" if not word else "something else" if unsupported(word, image.given) else repr(clean(word)[:40])
         notes.append(f"asked back ({language}), the model did not confirm the name but said {said}")
         if language != "en":
             notes.append(f"the name ({language}) is from the label table")

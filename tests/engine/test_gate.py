@@ -118,6 +118,7 @@ The tube ends 4 cm above the carina.
 Subcentimeter nodules.
 A lesion of about 2 centimeters.
 Density of 35 HU.
+Nodule of 3 x 4.
 Cobb angle 25 degrees.
 右肺上叶见一结节，直径约12mm。
 肿块大小约3.2cm×2.1cm。
@@ -333,6 +334,7 @@ def test_text_in_the_wrong_language_is_held_back():
     assert pass_words("A left effusion.", "zh", frozenset(), NOWHERE).text == ""
     assert pass_words("左侧积液。", "en", frozenset(), NOWHERE).text == ""
     assert pass_words("左侧积液（effusion）。", "zh", frozenset(), NOWHERE).held == ()
+    assert pass_words("CT", "zh", frozenset(), NOWHERE).held == ()
 
 
 def test_sentence_said_over_and_over_is_shown_once():

@@ -300,3 +300,18 @@ def test_calibration_of_other_weights_is_refused(read):
     calibration = Calibration.model_validate({"weights_digest": "0" * 64, "labels": {"*": curve}})
     with pytest.raises(ModelError, match="other weights"):
         read({}, "detection", calibration=calibration)
+
+
+def test_what_the_model_says_when_asked_back_is_not_quoted_with_a_claim_in_it(read):
+    answers = {LOCATE: format_boxes("Nodule", [RIGHT]), BACK_EN: "a 12 mm mass, new since the prior", BACK_ZH: "结节"}
+    (finding,) = read(answers, "detection", "identification").findings
+    assert finding.notes[0] == "asked back (en), the model did not confirm the name but said something else"
+
+
+def test_description_that_is_held_back_is_not_said_to_be_of_another_place(read):
+    told = f"{format_boxes('Nodule', [RIGHT])}: It is unchanged."
+    reading = read({TELL_EN: told, LOCATE: format_boxes("Nodule", [RIGHT])}, "detection", "grounded")
+    assert [reason for reason in reasons(reading) if "another place" in reason] == [
+        "the description is of another place than the box, or of none"  # of the Chinese one, which is "?"
+    ]
+    assert reading.findings[0].text["en"] == "Nodule"
