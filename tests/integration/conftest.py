@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from peers import Orthanc, RunningNode, StoreScp, listens, route_script, running, wait_until
+from peers import Orthanc, RunningNode, StoreScp, listens, route_script, running, running_orthanc, wait_until
 from ports import free_port
 
 from dicom_node import scu
@@ -82,34 +81,10 @@ def start_orthanc(tmp_path: Path) -> Iterator[Callable[[int], Orthanc]]:
             folder = tmp_path / "orthanc"
             folder.mkdir()
             (folder / "route.lua").write_text(route_script(), encoding="utf-8")
-            http, dicom = free_port(), free_port()
-            config = {
-                "Name": "test",
-                "StorageDirectory": str(folder / "storage"),
-                "IndexDirectory": str(folder / "storage"),
-                "HttpPort": http,
-                "DicomPort": dicom,
-                "DicomAet": "ORTHANC",
-                "RemoteAccessAllowed": False,
-                "AuthenticationEnabled": False,
-                "DicomModalities": {"medrega": ["MEDREGA", "127.0.0.1", node_port]},
-                "LuaScripts": [str(folder / "route.lua")],
-                "Plugins": [],
-            }
-            (folder / "orthanc.json").write_text(json.dumps(config), encoding="utf-8")
-            log = folder / "orthanc.log"
-            process = stack.enter_context(running(["/usr/sbin/Orthanc", str(folder / "orthanc.json")], log))
-            server = Orthanc(scu.Peer("ORTHANC", "127.0.0.1", dicom), f"http://127.0.0.1:{http}")
-
-            def answers() -> bool:
-                try:
-                    server.get("/system")
-                except (urllib.error.URLError, ConnectionError, TimeoutError):
-                    return False
-                return True
-
-            wait_until(answers, "Orthanc to answer", process)
-            return server
+            modality = ["MEDREGA", "127.0.0.1", node_port]
+            return stack.enter_context(
+                running_orthanc(folder, DicomModalities={"medrega": modality}, LuaScripts=[str(folder / "route.lua")])
+            )
 
         yield start
 

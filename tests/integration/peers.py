@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ports import free_port
 
 from dicom_node import scu
 from dicom_node.ledger import Ledger, State
@@ -108,6 +111,39 @@ class Orthanc:
         request = urllib.request.Request(f"{self.url}{path}", data=body, method="POST")  # noqa: S310
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             return json.loads(answer.read())
+
+
+@contextmanager
+def running_orthanc(folder: Path, **settings: Any) -> Iterator[Orthanc]:
+    """Start Orthanc in a folder of its own, at free ports; the settings are added to its configuration file's."""
+    folder.mkdir(exist_ok=True)
+    http, dicom = free_port(), free_port()
+    config = {
+        "Name": "test",
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "HttpPort": http,
+        "DicomPort": dicom,
+        "DicomAet": "ORTHANC",
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [],
+        **settings,
+    }
+    path = folder / "orthanc.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with running(["/usr/sbin/Orthanc", str(path)], folder / "orthanc.log") as process:
+        server = Orthanc(scu.Peer("ORTHANC", "127.0.0.1", dicom), f"http://127.0.0.1:{http}")
+
+        def answers() -> bool:
+            try:
+                server.get("/system")
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                return False
+            return True
+
+        wait_until(answers, "Orthanc to answer", process)
+        yield server
 
 
 def route_script() -> str:

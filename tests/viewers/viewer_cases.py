@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from engine.plan import choose_plan
 from engine.reader import read_study
 from engine.runtime import Rgb, load_runtime
 from engine.study import Study, load_studies
-from sr_writer import OutputProfile, check_results, write_results
+from sr_writer import OutputProfile, check_results, kind_of, write_results
 
 PHOTOGRAPH = "1.2.840.10008.5.1.4.1.1.77.1.4"
 ROWS, COLUMNS = 512, 400
@@ -40,6 +40,15 @@ class Case:
         every = (region for found in self.reading.findings for region in found.regions)
         return [one for one in every if (one.sop_instance_uid, one.frame) == (sop_instance_uid, frame)]
 
+    def results_of(self, kind: str) -> list[Dataset]:
+        """The results of a kind, in their order."""
+        return [result for result in self.results if kind_of(result) == kind or kind_of(result).startswith(f"{kind}-")]
+
+    def result(self, kind: str) -> Dataset:
+        """The one result of a kind."""
+        (found,) = self.results_of(kind)
+        return found
+
     def picture(self, sop_instance_uid: str, frame: int) -> Rgb:
         """The frame as the engine sees it."""
         instances = [one for series in self.study.series for one in series.instances]
@@ -48,15 +57,15 @@ class Case:
 
 
 def _written(study: Study, read: StudyReading) -> Case:
-    results = write_results(read, study.headers, OutputProfile())
+    case = Case(study, read, ())
+    results = write_results(read, study.headers, OutputProfile(pdf=True), pictures=case.picture)
     check_results(results, read, study.headers)
-    return Case(study, read, results)
+    return replace(case, results=results)
 
 
 def _whole_bytes(case: Case) -> bool:
     """Whether the bits of every frame of the segmentations fill bytes, and no padding follows the last."""
-    sizes = [(one.Rows * one.Columns, int(one.NumberOfFrames)) for one in case.results if one.Modality == "SEG"]
-    return all(bits % 8 == 0 and bits * frames % 16 == 0 for bits, frames in sizes)
+    return all(one.Rows * one.Columns % 16 == 0 for one in case.results_of("seg"))
 
 
 def _read(studies: Iterable[Path], *, whole_bytes: bool, findings: int = 1) -> Case:
