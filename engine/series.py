@@ -16,7 +16,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from engine.geometry import Plane, position_of, thickness_of
-from engine.plan import SeriesRules, body_part_of
+from engine.plan import SeriesRules, body_part_of, laterality_of, view_of
 from engine.study import Instance, Series
 
 __all__ = ["SLICED", "Ranked", "Slice", "Volume", "is_derived", "left_out", "rank_volumes"]
@@ -158,9 +158,10 @@ class Volume:
         return "T1 contrast" if name == "T1" and self.phase not in (None, "plain") else name
 
     @property
-    def kind(self) -> tuple[str, str, str | None, str | None]:
-        """What distinguishes volumes that do not stand for one another."""
-        return self.series.modality, body_part_of(self.header), self.phase, self.sequence
+    def kind(self) -> tuple[str | None, ...]:
+        """What distinguishes volumes that do not stand for one another: a tomosynthesis has a view and a side too."""
+        shown = (body_part_of(self.header), laterality_of(self.header), view_of(self.header))
+        return self.series.modality, *shown, self.phase, self.sequence
 
     @property
     def time(self) -> tuple[str, ...]:

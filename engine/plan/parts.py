@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal
 
 import pydicom.uid
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydicom.uid import UID
 
 from engine.findings import Language
+from engine.prompts import PLACES
 
 __all__ = [
     "FINDING_TASKS",
@@ -27,6 +29,7 @@ __all__ = [
     "Question",
     "SeriesRules",
     "Task",
+    "Wording",
 ]
 
 Task = Literal[
@@ -112,8 +115,8 @@ class SeriesRules(Part):
         Of ``localizer``, ``dose page``, ``screenshot``, ``slide label`` (and overview), and ``derived`` (reformats,
         projections and maps of a volume, where the study has originals).
     volumes : int
-        How many volumes are read: the best one of each kind (body part, contrast phase, MR sequence), and of more
-        kinds than that the preferred ones. Images that stand alone are not counted.
+        How many volumes are read: the best one of each kind (body part, side, view, contrast phase, MR sequence), and
+        of more kinds than that the preferred ones. Images that stand alone are not counted.
     orientation : {"axial", "coronal", "sagittal"}, optional
         Preferred.
     kernel : {"soft", "sharp"}, optional
@@ -230,3 +233,17 @@ class Question(Part):
     en: Name
     zh: Name
     in_narrative: bool = False
+
+
+def _places(words: str) -> str:
+    for place in re.findall(r"\{(.*?)\}", words):
+        if place not in PLACES:
+            raise ValueError(f"a prompt has no place {{{place}}}; it may have {', '.join(PLACES)}")
+    return words
+
+
+class Wording(Part):
+    """A prompt template of a plan's own: what stands before the image, and behind it."""
+
+    instruction: Annotated[str, AfterValidator(_places)] = ""
+    rest: Annotated[str, AfterValidator(_places)] = ""

@@ -108,6 +108,17 @@ def test_what_is_read_of_a_study_is_told_with_the_reason(run: Run, site: Path) -
     assert "plan phantom" in run("plan", "which", CT, "--commissioning")[1]
 
 
+@pytest.mark.usefixtures("site")
+def test_studies_are_read_by_the_sites_own_plan(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = {"answers": {}, "default": "Findings: Clear. Impression: No finding.", "commissioning": False}
+    (tmp_path / "script.json").write_text(json.dumps(script), "utf-8")
+    monkeypatch.setenv("MEDREGA_PACS__ENGINE__RUNTIME", "scripted")
+    monkeypatch.setenv("MEDREGA_PACS__ENGINE__MODEL", str(tmp_path / "script.json"))
+    assert run("read", CT, "--out", "results", "--language", "en")[0] == 0
+    (reading,) = Path("results").rglob("reading.json")
+    assert json.loads(reading.read_text("utf-8"))["plan"] == "mine"
+
+
 def test_what_has_no_plan_is_told(run: Run) -> None:
     report = str(get_testdata_file("test-SR.dcm"))
     status, _, err = run("plan", "which", report)

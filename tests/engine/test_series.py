@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    BreastTomosynthesisImageStorage,
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalMammographyXRayImageStorageForProcessing,
     SecondaryCaptureImageStorage,
@@ -293,6 +294,17 @@ def test_scanned_mammograms_without_view_or_side_are_read_by_the_mammography_pla
     plan = choose_plan(study, CLINICAL.identity)
     assert plan.name == "mammography"
     assert len(select_frames(study, plan).frames) == 4
+
+
+def test_each_view_of_a_tomosynthesis_is_read(tmp_path):
+    files = StudyFiles(tmp_path, Modality="MG", SOPClassUID=BreastTomosynthesisImageStorage)
+    for view in ("CC", "MLO"):
+        for side in "LR":
+            files.series(f"{side} {view}", 5, ImageLaterality=side, ViewPosition=view)
+    study = files.load()
+    selection = select_frames(study, choose_plan(study, CLINICAL.identity))
+    assert len(names_read(files, selection)) == 4
+    assert len(selection.frames) == 4 * 3
 
 
 def test_label_of_a_slide_is_never_read(tmp_path):
