@@ -245,6 +245,7 @@ def _fill(result: Dataset, planes: Sequence[_Plane], frames: SegmentFrames) -> N
         instance = Dataset()
         instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
         instances.append(instance)
+    result.SourceImageSequence = instances
     result.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
     result.Rows, result.Columns = planes[0].image.rows, planes[0].image.columns
     result.SegmentsOverlap = "YES" if frames.overlap else "NO"

@@ -215,6 +215,7 @@ def test_the_segmentation_is_what_the_library_makes_of_all_pixels_at_once(case, 
     (series,) = result.ReferencedSeriesSequence
     covered = {place.sop_instance_uid for one in found for place in one.regions}
     assert {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence} == covered
+    assert {item.ReferencedSOPInstanceUID for item in result.SourceImageSequence} == covered
     read = hd.seg.Segmentation.from_dataset(dcmread(BytesIO(dump(result))))
     for number in range(len(found)):
         shown = (
