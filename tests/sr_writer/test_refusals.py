@@ -8,7 +8,19 @@ from dataclasses import replace
 import pytest
 from pydicom import config
 from pydicom.dataset import Dataset
-from sr_cases import CT, DX, US_MULTI_FRAME, boxes_on, ct_series, finding, header, reading, region
+from sr_cases import (
+    CT,
+    DX,
+    SECONDARY_CAPTURE,
+    US_MULTI_FRAME,
+    boxes_on,
+    ct_series,
+    finding,
+    header,
+    read_header,
+    reading,
+    region,
+)
 
 from engine.errors import WriteError
 from engine.findings import Mask, Region, RunState
@@ -278,3 +290,47 @@ def _no_judgement():
         yield
     finally:
         settings.reading_validation_mode, settings._writing_validation_mode = before
+
+
+@pytest.mark.parametrize("declared", [b"ISO_IR 999", b"X-HOSPITAL", b"\\ISO_IR 99"])
+def test_private_character_set_keeps_a_plain_name_and_refuses_what_it_cannot_spell(declared, tmp_path, dciodvfy):
+    image = header(DX, "DX", rows=64, columns=64, SpecificCharacterSet="ISO_IR 100")
+    path = tmp_path / "source.dcm"
+    image.save_as(path, enforce_file_format=True)
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", declared))
+    written = [dump(result) for result in write([read_header(path)], finding("disc", region(image, BOX)))]
+    for number, content in enumerate(written):
+        assert b"Doe^Jane" in content
+        (tmp_path / f"{number}.dcm").write_bytes(content)
+        assert dciodvfy(tmp_path / f"{number}.dcm") == []
+    path.write_bytes(path.read_bytes().replace(b"Doe^Jane", b"D\xffe^\x81ane"))
+    try:
+        results = write([read_header(path)], finding("disc", region(image, BOX)))
+    except WriteError as error:
+        assert "PatientName has a value that DICOM does not allow" in str(error)  # noqa: PT017
+    else:
+        assert all("\ufffd" not in str(result.PatientName) for result in results)
+
+
+def test_derived_source_gives_valid_objects_that_refer_to_it_and_not_to_its_own_sources(tmp_path, dciodvfy):
+    original, purpose, item = header(CT, "CT", 9), Dataset(), Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "121320", "DCM", "Uncompressed predecessor"
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = original.SOPClassUID, original.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    image = header(
+        SECONDARY_CAPTURE,
+        "CT",
+        ImageType=["DERIVED", "SECONDARY", "MPR"],
+        DerivationDescription="oblique reformat",
+        SourceImageSequence=[item],
+        ReferencedImageSequence=[item],
+        ConversionType="WSD",
+        PixelSpacing=[0.5, 0.5],
+    )
+    results = write([image], finding("mass", region(image, BOX)), commissioning=False)
+    for number, result in enumerate(results):
+        content = dump(result)
+        assert str(image.SOPInstanceUID).encode() in content or "narrative" in str(result.SeriesDescription)
+        assert f"{original.SOPInstanceUID}".encode() not in content
+        (tmp_path / f"{number}.dcm").write_bytes(content)
+        assert dciodvfy(tmp_path / f"{number}.dcm") == []
