@@ -20,12 +20,13 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 from engine.findings import Finding, Language
 from sr_writer.context import Context
 from sr_writer.drawing import draw_marks
+from sr_writer.measurements import count_words, size_words
 from sr_writer.pictures import Pictures, aspect_of, picture_of
 from sr_writer.report_page import Section, report_pdf
 from sr_writer.secondary_capture import MAX_CAPTURES, burned_in_annotation, key_frames, marks_on, warning
 from sr_writer.sources import SourceImage, unique
 from sr_writer.text import clean_line, clean_text
-from sr_writer.wording import certainty_words, limits, preamble, state_words
+from sr_writer.wording import certainty_words, finding_name, limits, preamble, state_words
 
 LARGEST: Final = 1000
 """Width and height in pixels of a picture on the page."""
@@ -41,7 +42,7 @@ _COLUMNS: Final[dict[Language, tuple[str, ...]]] = {
     "en": ("No.", "Finding", "In words", "Certainty", "Images"),
     "zh": ("序号", "名称", "描述", "确信度", "影像"),
 }
-_WIDTHS: Final = (10, 38, 78, 32, 22)
+_WIDTHS: Final = (10, 32, 90, 32, 16)
 _CAPTION: Final[dict[Language, str]] = {
     "en": "Image {number}: series {series}, image {image}, frame {frame}",
     "zh": "影像 {number}：序列 {series}，图像 {image}，帧 {frame}",
@@ -138,11 +139,12 @@ def _document(context: Context, language: Language, index: int, plates: Sequence
 def _pages(context: Context, language: Language, plates: Sequence[_Plate], frames: int) -> bytes:
     reading, identity = context.reading, context.identity
     result, findings, report, images, made = _HEADINGS[language]
-    sections = [
-        Section(result, (preamble(reading, language), state_words(reading, language), *limits(reading, language)))
-    ]
+    opening = (preamble(reading, language), state_words(reading, language), count_words(context, language))
+    sections = [Section(result, tuple(filter(None, (*opening, *limits(reading, language)))))]
     if reading.findings:
-        rows = tuple(_row(number, finding, language, plates) for number, finding in enumerate(reading.findings))
+        rows = tuple(
+            _row(context, number, finding, language, plates) for number, finding in enumerate(reading.findings)
+        )
         sections.append(Section(findings, table=(_COLUMNS[language], *rows), widths=_WIDTHS))
     narrative = clean_text(reading.narrative.get(language, ""))
     if narrative:
@@ -155,20 +157,22 @@ def _pages(context: Context, language: Language, plates: Sequence[_Plate], frame
         sections.append(Section(images, more, pictures=shown))
     model = f"{identity.manufacturer} {identity.name} {identity.version}"
     when = context.local_time.isoformat(" ", "minutes")
-    sections.append(Section(made, (f"{model}, {when}", identity.parameters)))
+    sections.append(Section(made, (f"{model}, {when}", identity.parameters), small=True))
     return report_pdf(_TITLE[language], warning(context, (language,)), model, language, reading.created, sections)
 
 
-def _row(number: int, finding: Finding, language: Language, plates: Sequence[_Plate]) -> tuple[str, ...]:
+def _row(
+    context: Context, number: int, finding: Finding, language: Language, plates: Sequence[_Plate]
+) -> tuple[str, ...]:
     places = {(plate.image.sop_instance_uid, plate.frame): place for place, plate in enumerate(plates, 1)}
     on = sorted(
         {places[key] for region in finding.regions if (key := (region.sop_instance_uid, region.frame)) in places}
     )
-    words = [clean_text(finding.text.get(language, "")), *map(clean_line, finding.notes)]
+    sentences = (finding.text.get(language, ""), *finding.notes, size_words(context, finding, language))
     return (
         str(number + 1),
-        clean_line(finding.names.get(language) or finding.label),
-        " ".join(filter(None, words)),
+        clean_line(finding_name(finding, language)),
+        "\n".join(filter(None, map(clean_text, sentences))),
         certainty_words(finding, language),
         ", ".join(map(str, on)),
     )

@@ -23,6 +23,7 @@ _MARGIN: Final = 15.0
 """Millimetres, as all lengths here."""
 _TEXT: Final = 10.0
 """Points."""
+_SMALL: Final = 7.5
 _LINE: Final = 5.2
 _BAND: Final[Colour] = (255, 193, 7)
 _HEAD: Final[Colour] = (233, 236, 239)
@@ -44,6 +45,8 @@ class Section:
     widths: tuple[int, ...] = ()
     """Of the table's columns, in proportion."""
     pictures: tuple[tuple[Image.Image, str], ...] = ()
+    small: bool = False
+    """Set in small letters: for those who look into it."""
 
 
 def report_pdf(
@@ -95,7 +98,7 @@ class _Pages(FPDF):
 
     def footer(self) -> None:
         self.set_y(-_MARGIN)
-        self.set_font(_FAMILY, size=8)
+        self.set_font(_FAMILY, size=_SMALL)
         self.cell(0, 6, f"{self.page_no()} / {{nb}}", align="C")
 
 
@@ -106,9 +109,10 @@ def _set(pdf: FPDF, section: Section) -> None:
     if pdf.will_page_break(first_line + 5 * _LINE):
         pdf.add_page()
     pdf.multi_cell(0, 8, section.heading, align="L", new_x="LMARGIN", new_y="NEXT")
-    pdf.set_font(_FAMILY, size=_TEXT)
+    size, line = (_SMALL, _LINE * _SMALL / _TEXT) if section.small else (_TEXT, _LINE)
+    pdf.set_font(_FAMILY, size=size)
     for paragraph in section.paragraphs:
-        pdf.multi_cell(0, _LINE, paragraph, align="L", new_x="LMARGIN", new_y="NEXT")
+        pdf.multi_cell(0, line, paragraph, align="L", new_x="LMARGIN", new_y="NEXT")
         pdf.ln(1)
     if section.table:
         style = FontFace(fill_color=_HEAD)

@@ -22,7 +22,7 @@ from sr_writer.drawing import WARNING, Colour, Mark, Rgb, colour, draw_marks, wi
 from sr_writer.pictures import Pictures, aspect_of, picture_of
 from sr_writer.sources import SourceImage
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
-from sr_writer.wording import COMMISSIONING, NOT_FOR_DIAGNOSIS, finding_words, joined, limits, state_words
+from sr_writer.wording import COMMISSIONING, NOT_FOR_DIAGNOSIS, finding_name, finding_words, joined, limits, state_words
 
 MAX_CAPTURES: Final = 20
 """Key frames that are captured; the last one says how many more have findings."""
@@ -119,7 +119,7 @@ def marks_on(context: Context, image: SourceImage, frame: int, languages: tuple[
 def region_name(context: Context, index: int, languages: tuple[Language, ...]) -> str:
     """Name a finding beside its box: its number and its name in each language."""
     finding = context.reading.findings[index]
-    names = dict.fromkeys(finding.names.get(language) or finding.label for language in languages)
+    names = dict.fromkeys(finding_name(finding, language) for language in languages)
     return clean_line(f"{index + 1} {' / '.join(names)}")
 
 
