@@ -91,10 +91,22 @@ Improvement of the edema.
 Worsening consolidation.
 Residual opacity at the base.
 Previously seen nodule is gone.
+The lungs are better aerated than before.
+The left effusion is slightly smaller.
+Slight increase in pulmonary edema.
+Little change in the appearance.
+Follow-up shows partial clearing.
+The effusion is now moderate.
+Unaltered appearance of the chest.
+The line was withdrawn.
 较前片对比，右下肺斑片影增多。
 与前片比较，右侧胸腔积液减少。
 与2019-03-01片对比，病灶较前吸收。
 较前相仿。
+余同前。
+引流管已拔除。
+治疗后缩小。
+随诊对比，病灶缩小。
 两肺结节同前。
 右肺结节变化不大。
 对比既往胸片，心影增大。
@@ -147,6 +159,8 @@ The heart is enlarged.
 There is a large right pleural effusion with adjacent atelectasis.
 Lungs are clear without focal consolidation, effusion or pneumothorax.
 Degenerative changes of the thoracic spine.
+The right lung is smaller than the left.
+Follow-up CT is recommended.
 Increased interstitial markings bilaterally.
 Decreased lung volumes.
 Old healed rib fracture on the left.
@@ -165,6 +179,8 @@ Blunting of the costophrenic angle.
 右上肺容积缩小。
 双肺纹理加重。
 左肾较右肾缩小。
+建议随访复查。
+术后改变，可见金属缝线。
 与对侧比较，左侧乳腺密度增高。
 骨质密度减低，腰椎退行性改变。
 两肺未见明显异常。
