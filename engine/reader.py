@@ -70,7 +70,7 @@ def read_study(
         calibration.check(runtime.identity)
     wanted = tuple(language for language in plan.languages if language in languages)
     drawing = load_refiner(plan.refiner) if plan.refiner else refiner or BoxRefiner()
-    interview = Interview(plan, runtime, wanted, prompts or Prompts.shipped(), cancel, progress, drawing, calibration)
+    interview = Interview(plan, runtime, wanted, plan.wording(prompts), cancel, progress, drawing, calibration)
     _read_images(study, interview)
     record = interview.record
     record.findings = link(record.findings, study)

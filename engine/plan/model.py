@@ -25,6 +25,7 @@ from engine.plan.parts import (
     Question,
     SeriesRules,
     Task,
+    Wording,
 )
 from engine.prompts import Prompts
 
@@ -74,6 +75,8 @@ class Plan(Part):
     narrate : tuple of str
         Of ``organ`` and ``tissue``, those whose answers also stand in the report.
     questions : tuple of Question
+    prompts : dict of str to dict of Language to Wording
+        The plan's own prompt templates, by task or by another template's name: for models that are asked otherwise.
     templates : dict of Task to str
         Prompt templates to use instead of a task's own, as ``detection = "detection_multiple"``.
     dialect : str
@@ -99,6 +102,7 @@ class Plan(Part):
     label_sets: tuple[Annotated[str, AfterValidator(_label_set)], ...] = ()
     narrate: tuple[Literal["organ", "tissue"], ...] = ()
     questions: tuple[Question, ...] = ()
+    prompts: dict[Name, dict[Language, Wording]] = Field(default_factory=dict)
     templates: dict[Task, Name] = Field(default_factory=dict)
     dialect: Annotated[str, AfterValidator(_dialect)] = MEDREGA
     constrained: bool = False
@@ -151,7 +155,7 @@ class Plan(Part):
         if self.constrained and self.dialect != MEDREGA:
             raise ValueError("answers can be constrained in the dialect 'medrega' only")
         for task, template in self.templates.items():
-            if not any(f"{template}.{language}" in Prompts.shipped().templates for language in LANGUAGES):
+            if not any(f"{template}.{language}" in self.wording().templates for language in LANGUAGES):
                 raise ValueError(f"there is no prompt template {template!r} for the task {task!r}")
         _once("[[objects]] have the same label", [item.label.casefold() for item in self.objects])
         _once("[[windows]] have the same name", [window.name for window in self.windows])
@@ -164,6 +168,11 @@ class Plan(Part):
         return next(
             (item for item in self.objects if word in (item.label.casefold(), item.en.casefold(), item.zh)), None
         )
+
+    def wording(self, table: Prompts | None = None) -> Prompts:
+        """Return a table of prompts, the one that ships without, with the plan's own in it."""
+        own = {task: {x: (w.instruction, w.rest) for x, w in each.items()} for task, each in self.prompts.items()}
+        return (table or Prompts.shipped()).with_own(own)
 
     def sets_of(self, task: str) -> list[LabelSet]:
         """The label sets that a task chooses from."""

@@ -16,13 +16,18 @@ from engine.errors import PlanError
 from engine.findings import Language
 from engine.grammar import SCALE, ModelBox, format_boxes
 
-__all__ = ["IMAGE", "REGIONAL", "Prompt", "Prompts", "Template"]
+__all__ = ["IMAGE", "PLACES", "REGIONAL", "Prompt", "Prompts", "Template"]
 
 IMAGE: Final = "<image>\n"
 """Where the image stands in a question."""
 REGIONAL: Final = "regional"
 """The template that tells of regions found before, put before another template's question."""
-_PLACE = re.compile(r"\{(objects|box|regions|labels|labels_inline|note|an_image|image|question)\}")
+PLACES: Final = (
+    *("objects", "names", "box", "regions", "labels", "labels_inline"),
+    *("note", "an_image", "image", "question"),
+)
+"""What a template may hold in braces."""
+_PLACE = re.compile(r"\{(" + "|".join(PLACES) + r")\}")
 _MAY_BE_EMPTY: Final = frozenset(["note"])
 
 
@@ -36,14 +41,15 @@ class Template:
         Task and language, ``detection.en``.
     instruction, rest : str
         What stands before and behind the image, with ``{placeholders}``.
-    source : {"published", "composed"}
-        Whether the model's authors published this prompt, or this project composed it from published ones.
+    source : {"published", "composed", "plan"}
+        Whether the model's authors published this prompt, this project composed it from published ones, or it is a
+        plan's own.
     """
 
     name: str
     instruction: str
     rest: str
-    source: Literal["published", "composed"]
+    source: Literal["published", "composed", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,25 @@ class Prompts:
     def shipped(cls) -> Prompts:
         """The table that ships, read once."""
         return cls.load()
+
+    def with_own(self, words: Mapping[str, Mapping[Language, tuple[str, str]]]) -> Prompts:
+        """Return the table with a plan's own templates in it, and a version of its own.
+
+        Parameters
+        ----------
+        words : mapping of str to mapping of Language to (str, str)
+            By task, or another template's name: instruction and rest.
+        """
+        if not words:
+            return self
+        own = {
+            f"{task}.{language}": Template(f"{task}.{language}", *parts, "plan")
+            for task, languages in words.items()
+            for language, parts in languages.items()
+        }
+        told = [self.version, sorted((template.name, template.instruction, template.rest) for template in own.values())]
+        version = hashlib.sha256(json.dumps(told).encode("utf-8")).hexdigest()
+        return Prompts({**self.templates, **own}, version, self.image_first)
 
     def compose(
         self,
@@ -144,6 +169,7 @@ class Prompts:
         template = self.templates[name]
         parts = {
             "objects": ", ".join(f"<ref>{item}</ref>" for item in objects),
+            "names": ", ".join(objects),
             "box": f"<box>[[{', '.join(map(str, box))}]]</box>" if box else "",
             "regions": ", ".join(format_boxes(label, boxes) for label, boxes in regions.items()),
             "labels": "\n".join(labels),

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from engine import load_studies, read_study
 from engine.dialects import MEDREGA, Dialect, dialects, read_boxes
+from engine.errors import PlanError
 from engine.findings import RunState
 from engine.grammar import SCALE, parse
 from engine.imaging import Transform
-from engine.plan import ImageWords, Plan, PlanObject
+from engine.plan import ImageWords, Plan, PlanObject, load_plan
+from engine.prompts import Prompts
 from engine.runtime.scripted import ScriptedRuntime
 
 # Each model about the same two places on an image of 200 rows and 100 columns, and the first box in pixels.
@@ -33,6 +35,25 @@ ANSWERS = {
         (20, 20, 40, 60),
     ),
 }
+OWN_WORDS = """
+name = "mine"
+tasks = ["detection"]
+dialect = "radvlm"
+languages = ["en"]
+
+[prompts.detection.en]
+rest = "Where is {names}?"
+
+[image]
+noun = "X-ray image"
+with_article = "an X-ray image"
+
+[[objects]]
+label = "Nodule"
+concept = "nodule"
+en = "nodule"
+zh = "结节"
+"""
 PIECES = st.sampled_from(
     [
         *["<obj>", "</obj>", "<box>", "</box>", "<x12>", "<y5>", "<|ref|>", "<|/ref|>", "<|box|>", "<|/box|>", "(1,2)"],
@@ -141,6 +162,27 @@ def test_swapping_the_model_is_a_key_of_the_plan(name, make, tmp_path):
     assert reading.state is RunState.FINDINGS
     assert any(finding.regions[0].box == pytest.approx(expected) for finding in reading.findings)
     assert len(runtime.calls) == (2 if dialects()[name].one_object else 1)
+
+
+def test_another_model_is_asked_in_its_own_words(make, tmp_path):
+    make(np.arange(200 * 100, dtype=np.uint16).reshape(200, 100))
+    (study,), _ = load_studies([tmp_path])
+    (tmp_path / "mine.toml").write_text(OWN_WORDS, "utf-8")
+    plan = load_plan(tmp_path / "mine.toml")
+    runtime = ScriptedRuntime({"<image>\nWhere is Nodule?": ANSWERS["radvlm"][0]}, default="?", commissioning=False)
+    reading = read_study(study, plan, runtime)
+    assert [call.question for call in runtime.calls] == ["<image>\nWhere is Nodule?"]
+    assert len(reading.findings) == 2
+    assert reading.prompts_version not in (
+        Prompts.shipped().version,
+        plan.model_copy(update={"prompts": {}}).wording().version,
+    )
+
+
+def test_prompt_with_an_unknown_place_is_refused_at_its_line(tmp_path):
+    (tmp_path / "mine.toml").write_text(OWN_WORDS.replace("{names}", "{patient}"), "utf-8")
+    with pytest.raises(PlanError, match=r"line 8, column \d+.*no place \{patient\}"):
+        load_plan(tmp_path / "mine.toml")
 
 
 @pytest.mark.parametrize(

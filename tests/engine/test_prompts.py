@@ -152,7 +152,7 @@ def test_several_boxes_for_one_object_are_told_as_in_training():
 def test_every_template_is_marked_and_holds_no_unfilled_braces_but_its_places():
     for template in Prompts.shipped().templates.values():
         assert template.source in ("published", "composed")
-        places = {"{objects}", "{box}", "{regions}", "{labels}", "{labels_inline}", "{note}"}
+        places = {"{objects}", "{box}", "{regions}", "{labels}", "{labels_inline}", "{note}", "{names}"}
         places |= {"{an_image}", "{image}", "{question}"}
         words = template.instruction + template.rest
         for place in places:
