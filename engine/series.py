@@ -120,6 +120,13 @@ class Volume:
         """From the first slice to the last."""
         return self.slices[-1].plane.place - self.slices[0].plane.place
 
+    def beside(self, other: Volume) -> bool:
+        """Whether both are of one frame of reference, have the same orientation, and share no place."""
+        one, two = self.slices[0].plane, other.slices[0].plane
+        same = self.header.get("FrameOfReferenceUID") == other.header.get("FrameOfReferenceUID")
+        low, high = two.place, other.slices[-1].plane.place
+        return same and one.parallel(two) and (self.slices[-1].plane.place < low or one.place > high)
+
     @property
     def thickness_mm(self) -> float | None:
         """Slice thickness."""
@@ -215,7 +222,10 @@ def is_derived(instance: Instance) -> bool:
 
 
 def rank_volumes(volumes: Sequence[Volume], rules: SeriesRules) -> list[Ranked]:
-    """Choose the best volume of each kind, and of the kinds those that the rules prefer; the chosen ones come first."""
+    """Choose the best volume of each kind, and of the kinds those that the rules prefer; the chosen ones come first.
+
+    Volumes of one kind that lie beside one another, as the stations of a spine do, are both chosen.
+    """
     kinds: dict[object, list[Volume]] = {}
     for volume in volumes:
         kinds.setdefault(volume.kind, []).append(volume)
@@ -223,12 +233,16 @@ def rank_volumes(volumes: Sequence[Volume], rules: SeriesRules) -> list[Ranked]:
     best: list[Volume] = []
     others: list[Ranked] = []
     for alike in kinds.values():
-        first, *rest = sorted(alike, key=lambda volume: [c.score(volume) for c in criteria])
-        best.append(first)
-        for volume in rest:
+        chosen: list[Volume] = []
+        for volume in sorted(alike, key=lambda volume: [c.score(volume) for c in criteria]):
+            first = next((known for known in chosen if not volume.beside(known)), None)
+            if first is None:
+                chosen.append(volume)
+                continue
             worse = next((c for c in criteria if c.score(volume) > c.score(first)), None)
             why = worse.words(volume) if worse else "it is another one of the same kind"
             others.append(Ranked(volume, False, f"{volume}: another series of its kind was read, as {why}"))
+        best += chosen
     best.sort(key=lambda volume: [_preference(volume, rules), *(c.score(volume) for c in criteria)])
     preferred = " or ".join((*rules.phase, *rules.sequence)) or "the ones read"
     for place, volume in enumerate(best):

@@ -307,6 +307,15 @@ def test_each_view_of_a_tomosynthesis_is_read(tmp_path):
     assert len(selection.frames) == 4 * 3
 
 
+def test_stations_that_lie_beside_one_another_are_both_read(tmp_path):
+    files = StudyFiles(tmp_path, **MR)
+    files.series("t2 upper", 9, step=4)
+    files.series("t2 lower", 9, step=4, origin=(0, 0, -300))
+    files.series("t2 lower again", 9, step=4, origin=(0, 0, -300))
+    selection = select_frames(files.load(), load_plans()["general"])
+    assert sorted(names_read(files, selection)) == ["t2 lower again", "t2 upper"]
+
+
 def test_label_of_a_slide_is_never_read(tmp_path):
     for kind in ("VOLUME", "LABEL", "OVERVIEW"):
         mammogram(tmp_path, kind, Modality="SM", ImageType=["ORIGINAL", "PRIMARY", kind])
