@@ -21,10 +21,23 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from dicom_node.settings import LogSettings
 from engine.errors import MedregaError
 
-_WITHHELD: Final = ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "celery.app.trace", "py.warnings")
+_WITHHELD: Final = ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "fpdf", "celery.app.trace", "py.warnings")
 """Loggers whose messages may hold values of a data set (f-strings, so there is no template to fall back on)."""
 
-_QUIET: Final = ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "celery", "kombu", "amqp", "sqlalchemy", "alembic")
+_QUIET: Final = (
+    "pydicom",
+    "pynetdicom",
+    "highdicom",
+    "pylibjpeg",
+    "fpdf",
+    "fontTools",
+    "PIL",
+    "celery",
+    "kombu",
+    "amqp",
+    "sqlalchemy",
+    "alembic",
+)
 """Loggers that speak from WARNING on whatever the level: below it they print data sets, statements and parameters."""
 
 
