@@ -16,8 +16,8 @@ from engine.plan import match
 
 Side = Literal["left", "right"]
 
-MIDDLE: Final = 0.1
-"""A box that reaches closer to the midline than this part of the width, or across it, is on no side."""
+MIDDLE: Final = 0.2
+"""The part of the width, around the midline, that a box must not reach into to be on a side: patients lie askew."""
 _SLANT: Final = 0.7
 """The rows or columns of a slice lead from side to side if they have this part of that direction at least."""
 
@@ -31,10 +31,12 @@ _ONE_SIDED: Final = re.compile(
     r"|FEMUR|THIGH|TIBIA|FIBULA|PATELLA|CALF|EXTREMITY|LIMB|EYE|ORBIT"
 )
 _TWO_SIDED: Final = re.compile(r"CHEST|THORAX|LUNG|RIB|ABDOMEN|PELVIS|HEAD|SKULL|BRAIN|NECK|SPINE")
-# Words of direction, not of place: "deviated to the left", "right-to-left shunt"; and of both or neither: 左右.
+# Words of direction, not of place ("deviated to the left", "right-to-left shunt"), of both or neither (左右), and what lies
+# on another side than its name says (the left portal vein).
 _DIRECTIONS: Final = re.compile(
     r"\b(?:to|toward|towards|from) the (?:left|right)\b|\bright[- ]to[- ]left\b|\bleft[- ]to[- ]right\b"
-    r"|[向往偏移](?:左|右)|(?:左|右)[移偏]|左右",
+    r"|[向往偏移](?:左|右)|(?:左|右)[移偏]|左右"
+    r"|\bleft (?:hepatic|portal|lobe of the liver)|\bliver'?s? left\b|肝脏?左|左肝|门静?脉左|左支",
     re.IGNORECASE,
 )
 _BOTH: Final = re.compile(r"\bbilateral(?:ly)?\b|\bboth\b|[双两]", re.IGNORECASE)

@@ -259,6 +259,8 @@ def test_what_the_header_does_not_tell_may_not(elements, sentence):
         ("纵隔左移", set()),
         ("右肺体积缩小，纵隔向右移位", {"right"}),
         ("长宽比左右", set()),
+        ("Thrombus in the left portal vein.", set()),
+        ("肝左叶低密度影", set()),
     ],
 )
 def test_sides_that_words_name(words, sides):
