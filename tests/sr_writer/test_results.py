@@ -10,11 +10,30 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from pydicom.uid import UID
-from sr_cases import boxes_on, ct_series, finding, header, mammogram, reading, region, sources_of_every_kind
+from sr_cases import (
+    boxes_on,
+    ct_series,
+    finding,
+    header,
+    mammogram,
+    pictures_of,
+    reading,
+    region,
+    sources_of_every_kind,
+)
 
 from engine.errors import WriteError
 from engine.findings import NotRead, RunState
-from sr_writer import OutputProfile, PredecessorRef, check_results, dump, kind_of, load_profile, write_results
+from sr_writer import (
+    WRITER_VERSION,
+    OutputProfile,
+    PredecessorRef,
+    check_results,
+    dump,
+    kind_of,
+    load_profile,
+    write_results,
+)
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
@@ -155,7 +174,23 @@ def test_partial_reading_says_so_in_every_language_and_is_not_complete():
 
 def test_every_object_says_what_it_is_and_who_made_it():
     sources = ct_series()
-    for result in write_results(reading(sources, boxes_on(sources)), sources, OutputProfile()):
+    read = reading(sources, boxes_on(sources))
+    every = OutputProfile(name="every", pdf=True, key_objects=True)
+    results = write_results(read, sources, every, pictures=pictures_of(sources))
+    assert {kind_of(result).partition("-")[0] for result in results} == {
+        *("sr", "narrative", "seg", "gsps", "sc", "pdf", "kos")
+    }
+    descriptions = {str(result.ContributingEquipmentSequence[0].ContributionDescription) for result in results}
+    assert len(descriptions) == 1
+    for words in (
+        f"reading {read.digest}",
+        f"weights sha256 {read.model.weights_digest}",
+        f"prompts {read.prompts_version}",
+        "decoding greedy=True, max_new_tokens=400",
+        f"written by medrega-pacs {WRITER_VERSION}",
+    ):
+        assert words in descriptions.copy().pop()
+    for result in results:
         equipment = result.ContributingEquipmentSequence[0]
         purpose = equipment.PurposeOfReferenceCodeSequence[0]
         assert (purpose.CodeValue, purpose.CodingSchemeDesignator) == ("109102", "DCM")
