@@ -31,8 +31,8 @@ _ONE_SIDED: Final = re.compile(
     r"|FEMUR|THIGH|TIBIA|FIBULA|PATELLA|CALF|EXTREMITY|LIMB|EYE|ORBIT"
 )
 _TWO_SIDED: Final = re.compile(r"CHEST|THORAX|LUNG|RIB|ABDOMEN|PELVIS|HEAD|SKULL|BRAIN|NECK|SPINE")
-# Words of direction, not of place ("deviated to the left", "right-to-left shunt"), of both or neither (左右), and of what
-# lies on another side than its name says (the left portal vein).
+# Words of direction, not of place ("deviated to the left", "right-to-left shunt"), of both or neither (左右), and of
+# what lies on another side than its name says (the left portal vein).
 _DIRECTIONS: Final = re.compile(
     r"\b(?:to|toward|towards|from) the (?:left|right)\b|\bright[- ]to[- ]left\b|\bleft[- ]to[- ]right\b"
     r"|[向往偏移](?:左|右)|(?:左|右)[移偏]|左右"

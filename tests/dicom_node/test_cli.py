@@ -135,6 +135,7 @@ def test_a_wrong_setting_is_one_line_with_advice(run: Run) -> None:
     ("text", "named"),
     [
         ('[engine]\nmodel = "nowhere"\n', "engine.model: there is no model at nowhere"),
+        ('[engine]\ncalibration = "none.json"\n', "the calibration file none.json cannot be read"),
         ('[broker]\nurl = "http://user:SECRET@host"\n', "broker.url is no URL of a Redis"),
         ('[ledger]\nurl = "nonsense://SECRET"\n', "ledger.url cannot be used"),
     ],
