@@ -138,7 +138,7 @@ class Manifest:
             report(step, min(done, total), total)
 
         for output in todo:
-            with self._disk_errors(step):
+            with self._disk_errors(f"in step {step}"):
                 size, digest = self._write(output, advance)
                 recorded[output.name] = {"bytes": size, "sha256": digest, "key": key}
                 self._save()
@@ -216,21 +216,22 @@ class Manifest:
 
     def _save(self) -> None:
         part = self.folder / f"{NAME}.part"
-        with part.open("w", encoding="utf-8") as stream:
-            json.dump(self.record, stream, indent=1, sort_keys=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, self.folder / NAME)
+        with self._disk_errors("writing its manifest"):
+            with part.open("w", encoding="utf-8") as stream:
+                json.dump(self.record, stream, indent=1, sort_keys=True)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, self.folder / NAME)
 
     @contextmanager
-    def _disk_errors(self, step: Step) -> Iterator[None]:
+    def _disk_errors(self, when: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise ModelError(
-                f"the disk of {self.folder} became full in step {step}",
+                f"the disk of {self.folder} became full {when}",
                 advice="Free space and run the same command again; what is done is kept.",
             ) from error
 
