@@ -101,6 +101,8 @@ def check_results(results: Sequence[Dataset], reading: StudyReading, sources: Se
                 _check_graphics(kind, result, known)
             case "sc":
                 _check_pixels(kind, result)
+            case "pdf" if not bytes(result.EncapsulatedDocument).startswith(b"%PDF-"):
+                raise GateError(f"{kind}: it is no PDF")
 
 
 def _check_header(kind: str, result: Dataset, reading: StudyReading, known: Sources) -> None:

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from sr_cases import boxes_on, ct_series, header, reading
 
 from engine.errors import GateError, WriteError
-from sr_writer import OutputProfile, check_results, dump, kind_of, write_results
+from sr_writer import OutputProfile, check_results, dump, kind_of, load_profile, write_results
 
 ORDER = ("sr", "narrative-en", "narrative-zh", "gsps", "sc", "kos", "seg")
 """By place: the first is the main SR, the last the segmentation."""
@@ -215,6 +215,17 @@ def test_each_wrong_result_is_caught(written, change, message):
     results = copy.deepcopy(results)
     change(results)
     with pytest.raises(GateError, match=message):
+        check_results(results, read, images)
+
+
+def test_pictures_alone_pass_and_a_document_that_is_no_pdf_does_not(written):
+    _, read, images = written
+    check_results(write_results(read, images, load_profile("minimal"), pictures=picture), read, images)
+    profile = OutputProfile(seg=False, presentation_state=False, secondary_capture=False, pdf=True)
+    results = write_results(read, images, profile, pictures=picture)
+    check_results(results, read, images)
+    results[-1].EncapsulatedDocument = b"no document"
+    with pytest.raises(GateError, match="it is no PDF"):
         check_results(results, read, images)
 
 

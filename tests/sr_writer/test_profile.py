@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from engine.errors import SettingsError, WriteError
@@ -64,3 +68,10 @@ def test_a_profile_that_is_not_there_is_refused_with_the_nearest_name(tmp_path):
 def test_a_profile_that_exists_is_valid(wrong):
     with pytest.raises(WriteError):
         OutputProfile(**wrong)
+
+
+def test_the_page_names_every_key_and_every_profile_that_ships():
+    page = (Path(__file__).parents[2] / "deploy" / "PROFILES.md").read_text(encoding="utf-8")
+    first, second = (set(re.findall(r"^\| `([a-z_-]+)`", part, re.MULTILINE)) for part in page.split("| key |"))
+    assert first == set(shipped_profiles())
+    assert second == {field.name for field in fields(OutputProfile)}
