@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from engine.geometry import Plane, position_of, thickness_of
 from engine.plan import SeriesRules, body_part_of, laterality_of, view_of
@@ -140,8 +141,7 @@ class Volume:
     @cached_property
     def kernel(self) -> Literal["soft", "sharp"] | None:
         """What kind of convolution kernel made the slices, by its maker's name."""
-        told = self.header.get("ConvolutionKernel") or ""
-        name = (told if isinstance(told, str) else str(told[0])).strip().upper()
+        name = next(iter(_words(self.header, "ConvolutionKernel")), "")
         if number := _SIEMENS.match(name):
             return "sharp" if int(number[1]) >= _SHARP_FROM else "soft"
         if _SHARP.match(name):
@@ -195,7 +195,7 @@ class Ranked(NamedTuple):
 def left_out(instance: Instance, rules: SeriesRules) -> str | None:
     """Say why the rules leave an image out, whatever else there is; None if they do not."""
     header = instance.header
-    types = _image_type(header)
+    types = _words(header, "ImageType")
     said = _said(header, "SeriesDescription") if instance.modality in SLICED else ""
     captured = instance.sop_class_uid.startswith(_SECONDARY_CAPTURE) and instance.modality in SLICED
     if "dose page" in rules.leave_out and _DOSE_PAGE.search(said):
@@ -214,7 +214,7 @@ def is_derived(instance: Instance) -> bool:
 
     Diffusion traces are what there is of a diffusion scan, and lossy compression alone makes no other image.
     """
-    types = _image_type(instance.header)
+    types = _words(instance.header, "ImageType")
     if "SECONDARY" in types[1:2]:
         return True
     lossy = str(instance.header.get("LossyImageCompression") or "") == "01"
@@ -328,9 +328,9 @@ def _by_times(header: Dataset) -> str | None:
     return "T1" if echo < 30 else None
 
 
-def _image_type(header: Dataset) -> list[str]:
-    value = header.get("ImageType") or []
-    return [str(word).strip().upper() for word in ([value] if isinstance(value, str) else value)]
+def _words(header: Dataset, keyword: str) -> list[str]:
+    value = header.get(keyword) or []
+    return [str(word).strip().upper() for word in (value if isinstance(value, list | MultiValue) else [value])]
 
 
 def _first(patterns: Iterable[tuple[str, str]], said: str) -> str | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from engine_files import image_dataset, store
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -18,12 +21,12 @@ from pydicom.uid import (
 from study_files import CORONAL, MR, StudyFiles
 
 from engine import choose_plan, read_study
-from engine.geometry import Plane
-from engine.plan import FramePolicy, SeriesRules, load_plans
+from engine.geometry import Plane, position_of, spacing_of
+from engine.plan import FramePolicy, SeriesRules, load_plans, mismatch
 from engine.runtime.scripted import ScriptedRuntime
 from engine.selection import Selection, select_frames, spread_by_place
-from engine.series import Slice, Volume
-from engine.study import Series, Study
+from engine.series import Slice, Volume, is_derived, left_out, rank_volumes
+from engine.study import Instance, Series, Study
 
 CLINICAL = ScriptedRuntime(commissioning=False)
 
@@ -354,6 +357,31 @@ def test_rules_can_read_everything(chest_study):
     rules = SeriesRules(leave_out=(), volumes=100)
     plan = load_plans()["general"].model_copy(update={"series": rules})
     assert "Topogram" in names_read(files, select_frames(files.load(), plan))
+
+
+@pytest.mark.parametrize("odd", [7, 1.5, ["A", "B"], [3, 4], b"bytes", Sequence([Dataset()])], ids=str)
+def test_headers_that_hold_anything_break_nothing(odd):
+    header = Dataset()
+    for keyword in (
+        "ImageType ConvolutionKernel SeriesDescription BodyPartExamined AcquisitionContrast ImagePositionPatient "
+        "ImageOrientationPatient PixelSpacing SliceThickness SeriesTime PatientAge PerFrameFunctionalGroupsSequence "
+        "AnatomicRegionSequence ViewCodeSequence RepetitionTime SequenceOfUltrasoundRegions ImageLaterality "
+        "ContrastBolusAgent InversionTime"
+    ).split():
+        element = DataElement(keyword, "UN", b"", already_converted=True)
+        element._value = odd  # as a file with a false value representation gives it
+        header._dict[element.tag] = element
+    instance = Instance(Path("none"), header, "1.2.1", "1.2.840.10008.5.1.4.1.1.4", "1.2.2", "1.2.3", 1)
+    series = Series("1.2.2", "MR", (instance,))
+    volume = Volume(series, (Slice(instance, 1, Plane(np.zeros(3), *np.eye(3)[:2], None)),))
+    rules = SeriesRules(thickness_mm=(1, 2), phase=("plain",), sequence=("T2",), kernel="soft", orientation="axial")
+    assert rank_volumes([volume], rules)[0].read
+    left_out(instance, rules)
+    is_derived(instance)
+    assert position_of(header) is None
+    spacing_of(header)
+    for plan in load_plans().values():
+        mismatch(plan.match, instance)
 
 
 def test_damaged_headers_are_no_volume(make_instance):
