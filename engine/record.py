@@ -75,6 +75,14 @@ class ReadingRecord:
             sure = known.certainty if known.regions else max(told, default=None)
             self.findings[place] = replace(known, notes=(*notes, note), certainty=sure)
 
+    def note(self, concept: str, rendered: RenderedFrame, words: str) -> None:
+        """Add a note to what was found on a frame under a name."""
+        place = rendered.sop_instance_uid, rendered.frame
+        for number, known in enumerate(self.findings):
+            here = any((region.sop_instance_uid, region.frame) == place for region in known.regions)
+            if here and known.concept == concept:
+                self.findings[number] = replace(known, notes=(*known.notes, words))
+
     def add_image(self, rendered: RenderedFrame, instance: Instance) -> None:
         """Note a frame that is about to be read."""
         rows, columns = rendered.transform.rows, rendered.transform.columns

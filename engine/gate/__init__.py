@@ -8,7 +8,7 @@ from engine.gate.boxes import Candidate, iou, screen
 from engine.gate.certainty import DISAGREEMENT, Calibration, certainty, load_calibration, weigh
 from engine.gate.claims import Given, given_of, unsupported
 from engine.gate.sides import Sides, laterality_of, sides_of, stated_sides
-from engine.gate.words import NOT_THERE, Passed, pass_report, pass_words, sentence_for, sentences
+from engine.gate.words import NOT_THERE, Passed, denied, pass_report, pass_words, sentence_for, sentences
 
 __all__ = [
     "DISAGREEMENT",
@@ -19,6 +19,7 @@ __all__ = [
     "Passed",
     "Sides",
     "certainty",
+    "denied",
     "given_of",
     "iou",
     "laterality_of",

@@ -16,6 +16,7 @@ from engine.grammar import Parsed
 from engine.imaging import Transform
 from engine.plan import PlanObject
 
+DENIED: Final = "it denies what was located"
 NOT_THERE: Final = "it names what the model, asked to locate it, said is not there"
 
 SAME_PLACE: Final = 0.5
@@ -130,7 +131,7 @@ def pass_report(
             elsewhere = all(sides.contradict(named, box) for box in boxes)
             denied = _denies(sentence, item)
             if denied and not elsewhere:
-                return "it denies what was located"
+                return DENIED
             if elsewhere and not denied:
                 return "it names another side than that of the box"
         if any(_names(sentence, item) and not _denies(sentence, item) for item in absent):
@@ -138,6 +139,13 @@ def pass_report(
         return None
 
     return _sift(text, language, given, contradiction)
+
+
+def denied(passed: Passed, candidates: Sequence[Candidate]) -> list[PlanObject]:
+    """Return what was located and a report, of which those sentences were held back, denies."""
+    said = [words for reason, words in passed.held if reason == DENIED]
+    items = dict.fromkeys(candidate.object for candidate in candidates)
+    return [item for item in items if any(_denies(words, item) for words in said)]
 
 
 def _sift(text: str, language: Language, given: Given, contradiction: Callable[[str], str | None]) -> Passed:

@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.answers import parse_report
 from engine.findings import Finding, Language
-from engine.gate import NOT_THERE, Candidate, certainty, pass_report
+from engine.gate import NOT_THERE, Candidate, certainty, denied, pass_report
 from engine.grammar import is_nothing
 from engine.interview import ImageInterview, clean
 from engine.tasks.regional import located
@@ -36,6 +36,8 @@ def report(image: ImageInterview, candidates: Sequence[Candidate], *, alone: boo
         passed = pass_report(text, language, image.given, image.sides, candidates, image.absent)
         text = image.passed(passed)
         held += [reason for reason, _ in passed.held]
+        for item in denied(passed, candidates):
+            image.record.note(item.concept, image.rendered, f"the report ({language}) denies it")
         parts = parse_report(text, language)
         if parts is None:
             continue  # nothing of it may be shown

@@ -100,6 +100,7 @@ def test_nothing_wrong_that_a_lying_model_says_is_shown_and_all_of_it_is_recorde
     assert finding.certainty == pytest.approx(np.exp(-0.1) / 2)
     assert not finding.calibrated
     assert any("did not confirm" in note for note in finding.notes)
+    assert finding.notes[-2:] == ("the report (en) denies it", "the report (zh) denies it")
     assert reading.narrative == {
         "en": "Findings: A right pleural effusion is seen. The heart is enlarged. Impression: Pleural effusion.",
         "zh": "影像诊断：右侧胸腔积液。心影增大。影像结论：胸腔积液。",
