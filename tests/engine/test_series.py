@@ -359,15 +359,18 @@ def test_rules_can_read_everything(chest_study):
     assert "Topogram" in names_read(files, select_frames(files.load(), plan))
 
 
+ANYTHING = (
+    "ImageType", "ConvolutionKernel", "SeriesDescription", "BodyPartExamined", "AcquisitionContrast", "PatientAge",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SeriesTime", "RepetitionTime",
+    "PerFrameFunctionalGroupsSequence", "AnatomicRegionSequence", "ViewCodeSequence", "SequenceOfUltrasoundRegions",
+    "ImageLaterality", "ContrastBolusAgent", "InversionTime",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("odd", [7, 1.5, ["A", "B"], [3, 4], b"bytes", Sequence([Dataset()])], ids=str)
 def test_headers_that_hold_anything_break_nothing(odd):
     header = Dataset()
-    for keyword in (
-        "ImageType ConvolutionKernel SeriesDescription BodyPartExamined AcquisitionContrast ImagePositionPatient "
-        "ImageOrientationPatient PixelSpacing SliceThickness SeriesTime PatientAge PerFrameFunctionalGroupsSequence "
-        "AnatomicRegionSequence ViewCodeSequence RepetitionTime SequenceOfUltrasoundRegions ImageLaterality "
-        "ContrastBolusAgent InversionTime"
-    ).split():
+    for keyword in ANYTHING:
         element = DataElement(keyword, "UN", b"", already_converted=True)
         element._value = odd  # as a file with a false value representation gives it
         header._dict[element.tag] = element
