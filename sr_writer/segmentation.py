@@ -19,6 +19,7 @@ from sr_writer.drawing import colour_name
 from sr_writer.geometry import FrameGeometry, display_geometry, frame_geometry, with_spacing
 from sr_writer.iods import MULTI_FRAME, is_multi_frame
 from sr_writer.pixels import SegmentFrames, paint_frames
+from sr_writer.slide import TileGeometry, tile_geometry, tiles_stand_in
 from sr_writer.sources import SourceImage, unique
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
 from sr_writer.wording import BOX_ONLY, COMMISSIONING, DISPLAY_CONVENTION, REFINED, comment, joined
@@ -32,7 +33,7 @@ class _Plane:
 
     image: SourceImage
     frame: int
-    geometry: FrameGeometry | None
+    geometry: FrameGeometry | TileGeometry | None
 
 
 def write_segmentations(context: Context) -> list[Dataset]:
@@ -79,7 +80,7 @@ def _groups(context: Context) -> list[list[_Plane]]:
             continue
         seen.add((region.sop_instance_uid, region.frame))
         image = context.sources.place(region)
-        geometry = frame_geometry(image, region.frame)
+        geometry = frame_geometry(image, region.frame) or tile_geometry(image, region.frame)
         if geometry is None and context.profile.seg_geometry == "patient":
             continue
         plane = _Plane(image, region.frame, geometry)
@@ -102,13 +103,13 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
         plane.geometry or display_geometry(plane.image, number, own_frame_of_reference)
         for number, plane in enumerate(planes)
     ]
-    if is_placed:
+    if isinstance(planes[0].geometry, FrameGeometry):
         series = [
             image
             for image in context.sources.images
             if image.series_instance_uid == planes[0].image.series_instance_uid
         ]
-        geometries[0] = with_spacing(geometries[0], series)
+        geometries[0] = with_spacing(planes[0].geometry, series)
     languages = context.profile.languages
     regions = _regions(context, planes)
     drawn = "outlines" if all(region.mask for region in regions) else "boxes"
@@ -135,6 +136,8 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
     _own_dimensions(result, context.uids.uid("seg", index, "dimension organization"))
     if not is_placed:
         result.pop("DimensionOrganizationType", None)
+    if isinstance(planes[0].geometry, TileGeometry):
+        result.PatientOrientation = ""  # PS3.3 C.7.6.1: Type 2C of what is not oriented in the patient
     notes = [joined(BOX_ONLY, languages)] if any(region.mask is None for region in regions) else []
     if not is_placed:
         notes.append(joined(DISPLAY_CONVENTION, languages))
@@ -191,9 +194,11 @@ def _made_by(regions: Sequence[Region], languages: tuple[Any, ...]) -> str:
     return " ".join(words)
 
 
-def _stand_in(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry]) -> Dataset:
+def _stand_in(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry | TileGeometry]) -> Dataset:
     """Make what the library takes for the source: one image whose frames of one pixel are the planes in their order."""
     first = geometries[0]
+    if isinstance(first, TileGeometry):
+        return tiles_stand_in(planes[0].image, [tile for tile in geometries if isinstance(tile, TileGeometry)])
     measures, orientation, shared = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = list(first.pixel_spacing)
     measures.SliceThickness = first.slice_thickness

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from highdicom.spatial import ImageToReferenceTransformer
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DSfloat
 
 from engine.findings import Region
 from sr_writer.geometry import decimals, group_value, orthonormal
@@ -30,6 +33,87 @@ def slide_polygon(region: Region, image: SourceImage) -> np.ndarray | None:
     ndarray of float32, [5, 3], or None
         (x, y, z) in mm from the slide's origin; None where the image is no slide or does not tell its place.
     """
+    placed = _placement(image, region.frame)
+    if placed is None:
+        return None
+    to_slide, corner = placed
+    x0, y0, x1, y1 = region.box
+    box = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], dtype=np.float64)
+    return np.asarray(to_slide(box + np.asarray(corner, dtype=np.float64)), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class TileGeometry:
+    """Where a tile is on its slide (PS3.3 C.7.6.16.2.20, Plane Position (Slide) Sequence).
+
+    Parameters
+    ----------
+    column, row : int
+        Of its first pixel in the whole slide, from 1.
+    position : tuple of DSfloat
+        x, y, z of its first pixel, mm from the slide's origin.
+    """
+
+    column: int
+    row: int
+    position: tuple[DSfloat, ...]
+
+    @property
+    def plane(self) -> tuple[object, ...]:
+        """What frames of one segmentation must share: all tiles of an image do."""
+        return ()
+
+    @property
+    def place(self) -> tuple[float, ...]:
+        """What no two frames of one segmentation may share."""
+        return (self.column, self.row)
+
+
+def tile_geometry(image: SourceImage, frame: int) -> TileGeometry | None:
+    """Find where a tile is on its slide; None where the image is no slide or does not tell its place."""
+    placed = _placement(image, frame)
+    if placed is None:
+        return None
+    to_slide, (column, row) = placed
+    # The transformer counts from the corner of the first pixel, and a position is the centre of one.
+    (position,) = to_slide(np.array([(column + 0.5, row + 0.5)]))
+    return TileGeometry(column + 1, row + 1, tuple(DSfloat(float(value), auto_format=True) for value in position))
+
+
+def tiles_stand_in(image: SourceImage, tiles: Sequence[TileGeometry]) -> Dataset:
+    """Make what the library takes for the slide: tiles of one pixel each, in this order."""
+    header, shared = image.header, Dataset()
+    measures = Dataset()
+    for keyword in ("PixelSpacing", "SliceThickness"):
+        value = group_value(header, 1, "PixelMeasuresSequence", keyword)
+        if value is not None:
+            setattr(measures, keyword, value)
+    shared.PixelMeasuresSequence = [measures]
+    groups = []
+    for tile in tiles:
+        position, group = Dataset(), Dataset()
+        for axis, value in zip("XYZ", tile.position, strict=True):
+            setattr(position, f"{axis}OffsetInSlideCoordinateSystem", value)
+        position.ColumnPositionInTotalImagePixelMatrix = tile.column
+        position.RowPositionInTotalImagePixelMatrix = tile.row
+        group.PlanePositionSlideSequence = [position]
+        groups.append(group)
+    return image.stand_in(
+        Rows=1,
+        Columns=1,
+        NumberOfFrames=len(tiles),
+        FrameOfReferenceUID=str(header.FrameOfReferenceUID),
+        ImageOrientationSlide=list(header.ImageOrientationSlide),
+        TotalPixelMatrixOriginSequence=header.TotalPixelMatrixOriginSequence,
+        TotalPixelMatrixColumns=int(header.get("TotalPixelMatrixColumns") or image.columns),
+        TotalPixelMatrixRows=int(header.get("TotalPixelMatrixRows") or image.rows),
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=groups,
+    )
+
+
+def _placement(image: SourceImage, frame: int) -> tuple[ImageToReferenceTransformer, tuple[int, int]] | None:
+    """Find the way from the whole slide's pixels to mm, and the tile's corner among those pixels."""
     header = image.header
     if image.modality != _MODALITY or not header.get("FrameOfReferenceUID"):
         return None
@@ -39,8 +123,8 @@ def slide_polygon(region: Region, image: SourceImage) -> np.ndarray | None:
         for axis, default in (("X", None), ("Y", None), ("Z", 0.0))
     ]
     orientation = decimals(header.get("ImageOrientationSlide"), 6)
-    spacing = decimals(group_value(header, region.frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
-    corner = _tile_corner(image, region.frame)
+    spacing = decimals(group_value(header, frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    corner = _tile_corner(image, frame)
     if not (all(place) and orientation and orthonormal(orientation) and spacing and min(spacing) > 0 and corner):
         return None
     to_slide = ImageToReferenceTransformer(
@@ -48,9 +132,7 @@ def slide_polygon(region: Region, image: SourceImage) -> np.ndarray | None:
         image_orientation=[float(value) for value in orientation],
         pixel_spacing=[float(value) for value in spacing],
     )
-    x0, y0, x1, y1 = region.box
-    box = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], dtype=np.float64)
-    return np.asarray(to_slide(box + np.asarray(corner, dtype=np.float64)), dtype=np.float32)
+    return to_slide, corner
 
 
 def _tile_corner(image: SourceImage, frame: int) -> tuple[int, int] | None:

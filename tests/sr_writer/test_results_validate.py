@@ -66,6 +66,8 @@ def test_dcmqi_reads_the_regions_of_the_sr(study, tmp_path, tid1500reader):
 
 def test_dcmqi_reads_the_boxes_of_the_seg_to_the_pixel(study, tmp_path, segimage2itkimage):
     read, sources, paths = study
+    if "TotalPixelMatrixRows" in sources[0]:
+        pytest.skip("dcmqi knows no slide coordinates; highdicom reads these, see test_segmentation")
     seen = []
     for kind in [kind for kind in paths if kind.startswith("seg")]:
         folder = tmp_path / f"{kind}.d"

@@ -24,6 +24,7 @@ from sr_cases import (
     header,
     reading,
     region,
+    slide,
 )
 
 from engine.findings import Finding, Mask, Region
@@ -411,6 +412,32 @@ def test_box_without_a_pixels_centre_is_in_the_sr_and_not_in_the_seg():
     assert written([image], small) == []
     (result,) = written([image], small, finding("disc", region(image, BOX)))
     assert [segment.SegmentLabel for segment in result.SegmentSequence] == ["disc / 圆盘"]
+
+
+def test_tiles_of_a_slide_are_where_they_are_on_the_glass(tmp_path, dciodvfy):
+    image = slide()
+    found = finding(
+        "disc", region(image, (10.0, 20.0, 80.0, 96.0), frame=2), region(image, (0.0, 20.0, 30.0, 96.0), frame=3)
+    )
+    other = finding("cross", region(image, (0.0, 0.0, 12.0, 14.0), frame=5))
+    (result,) = written([image], found, other)
+    assert result.FrameOfReferenceUID == image.FrameOfReferenceUID
+    assert result.ImageOrientationSlide == image.ImageOrientationSlide
+    assert "convention" not in result.ContentDescription
+    (tmp_path / "seg.dcm").write_bytes(dump(result))
+    assert dciodvfy(tmp_path / "seg.dcm") == []
+    read = hd.seg.Segmentation.from_dataset(dcmread(tmp_path / "seg.dcm"))
+    whole = read.get_total_pixel_matrix()
+    expected = np.zeros((190, 230, 2), dtype=np.uint8)
+    expected[20:96, 90:190, 0] = 1
+    expected[96:110, 80:92, 1] = 1
+    assert np.array_equal(whole, expected)
+    for group in result.PerFrameFunctionalGroupsSequence:
+        place = group.PlanePositionSlideSequence[0]
+        column, row = place.ColumnPositionInTotalImagePixelMatrix - 1, place.RowPositionInTotalImagePixelMatrix - 1
+        # A quarter turn: columns go down the glass (y), rows across it (x), from (20, 40).
+        assert float(place.XOffsetInSlideCoordinateSystem) == pytest.approx(20.0 - row * 0.002)
+        assert float(place.YOffsetInSlideCoordinateSystem) == pytest.approx(40.0 - column * 0.001)
 
 
 EDGES = st.floats(0, 40, allow_nan=False).map(lambda edge: round(edge * 8) / 8) | st.floats(0, 40, allow_nan=False)
