@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from engine.dialects import one_object
 from engine.findings import Language
 from engine.gate import Candidate
 from engine.interview import ImageInterview
+from engine.labels import LABEL_TASKS
 from engine.plan import FINDING_TASKS, Plan, Task
 from engine.tasks.classification import classify, recognise
 from engine.tasks.detection import detect
@@ -45,9 +47,9 @@ def read_image(image: ImageInterview) -> None:
 def questions_per_image(plan: Plan, languages: Sequence[Language], skipped: Collection[Task] = ()) -> int:
     """How many questions an image costs before anything is found on it, but for the skipped tasks."""
     tasks = set(plan.tasks).difference(skipped)
-    once = bool({"detection", "grounded"} & tasks) + sum(
-        len(plan.sets_of(task)) for task in ("classification", "organ", "tissue") if task in tasks
-    )
+    each_object = "detection" in tasks and one_object(plan.dialect)
+    once = len(plan.objects) if each_object else bool({"detection", "grounded"} & tasks)
+    once += sum(len(plan.sets_of(task)) for task in LABEL_TASKS if task in tasks)
     each = ("report" in tasks) + ("vqa" in tasks) * len(plan.questions)
     return once + each * len(languages)
 

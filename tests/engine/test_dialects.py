@@ -170,7 +170,9 @@ def test_another_model_is_asked_in_its_own_words(make, tmp_path):
     (tmp_path / "mine.toml").write_text(OWN_WORDS, "utf-8")
     plan = load_plan(tmp_path / "mine.toml")
     runtime = ScriptedRuntime({"<image>\nWhere is Nodule?": ANSWERS["radvlm"][0]}, default="?", commissioning=False)
-    reading = read_study(study, plan, runtime)
+    told: list[tuple[int, int]] = []
+    reading = read_study(study, plan, runtime, progress=lambda *numbers: told.append(numbers))
+    assert told == [(1, 1)]
     assert [call.question for call in runtime.calls] == ["<image>\nWhere is Nodule?"]
     assert len(reading.findings) == 2
     assert reading.prompts_version not in (
