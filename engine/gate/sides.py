@@ -24,13 +24,13 @@ _SLANT: Final = 0.7
 _SIDED: Final = {"L": "left", "R": "right"}
 _LATERALITY: Final = {"L": Laterality.LEFT, "R": Laterality.RIGHT, "B": Laterality.BILATERAL}
 _FRONTAL: Final = ("AP", "PA")
-# What lies on one side of the body as a whole: where a box is in its picture says nothing of its side. And what a
-# frontal view shows both sides of.
+# What lies on one side of the body: where a box is in its picture says nothing of its side. And what has both sides: its
+# pictures have no laterality, though some devices write one for want of an empty value.
 _ONE_SIDED: Final = re.compile(
     r"ARM|HAND|FINGER|THUMB|WRIST|ELBOW|HUMERUS|RADIUS|ULNA|SHOULDER|SCAPULA|CLAVICLE|LEG|KNEE|ANKLE|FOOT|TOE|CALCANEUS"
     r"|FEMUR|THIGH|TIBIA|FIBULA|PATELLA|CALF|EXTREMITY|LIMB|EYE|ORBIT"
 )
-_TWO_SIDED: Final = re.compile(r"CHEST|THORAX|LUNG|RIB|ABDOMEN|PELVIS|HEAD|SKULL|BRAIN|NECK|SPINE")
+_TWO_SIDED: Final = re.compile(r"CHEST|THORAX|ABDOMEN|PELVIS|HEAD|SKULL|BRAIN|NECK|SPINE")
 # Words of direction, not of place ("deviated to the left", "right-to-left shunt"), of both or neither (左右), and of
 # what lies on another side than its name says (the left portal vein).
 _DIRECTIONS: Final = re.compile(
@@ -113,7 +113,9 @@ def sides_of(header: Dataset, frame: int, rows: int, columns: int) -> Sides:
 
 
 def laterality_of(header: Dataset) -> Laterality:
-    """The side that the header gives an image, never guessed."""
+    """The side that the header gives an image of a paired part of the body, never guessed."""
+    if _TWO_SIDED.search(match.body_part_of(header)):
+        return Laterality.UNKNOWN
     return _LATERALITY.get(match.laterality_of(header) or "", Laterality.UNKNOWN)
 
 

@@ -324,6 +324,13 @@ def test_side_of_the_image_comes_before_the_place_in_it():
     assert not breast.contradict({"left", "right"})
 
 
+def test_chest_has_no_laterality_whatever_its_header_says():
+    chest = sides_of(header(BodyPartExamined="CHEST", ImageLaterality="R", PatientOrientation=["L", "F"]), 1, 100, 100)
+    assert chest.image is Laterality.UNKNOWN
+    assert chest.side_of(ON_THE_LEFT) == "left"
+    assert sides_of(header(BodyPartExamined="HAND", ImageLaterality="R"), 1, 100, 100).image is Laterality.RIGHT
+
+
 @given(st.floats(0, 90), st.floats(1, 10), st.sampled_from(["left", "right"]))
 @settings(max_examples=100, deadline=None)
 def test_turning_a_picture_round_turns_its_sides(x, width, across):
