@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import BasicTextSRStorage
@@ -253,6 +258,24 @@ def test_label_alone_is_enough_where_a_label_set_knows_it():
     assert items["ILD"].names == {"en": "interstitial lung disease", "zh": "间质性肺病"}
     (fault,) = parse_plan(GOOD.replace('concept = "liver"\n', ""))
     assert fault.why == "objects.0.concept: Field required"
+
+
+def test_the_page_names_every_plan_that_ships_and_every_key():
+    page = (Path(__file__).parents[2] / "deploy" / "PLANS.md").read_text("utf-8")
+    named = set(re.findall(r"`\[*([a-z_-]+)\]*`", page))
+    assert set(load_plans()) <= named
+    assert keys_of(Plan) <= named
+
+
+def keys_of(table: type[BaseModel]) -> set[str]:
+    found = set(table.model_fields)
+    waiting = [field.annotation for field in table.model_fields.values()]
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= keys_of(kind)
+        waiting += get_args(kind)
+    return found
 
 
 def test_window_of_a_task_is_its_own_or_the_one_for_all_others():
