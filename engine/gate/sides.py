@@ -24,8 +24,8 @@ _SLANT: Final = 0.7
 _SIDED: Final = {"L": "left", "R": "right"}
 _LATERALITY: Final = {"L": Laterality.LEFT, "R": Laterality.RIGHT, "B": Laterality.BILATERAL}
 _FRONTAL: Final = ("AP", "PA")
-# What lies on one side of the body: where a box is in its picture says nothing of its side. And what has both sides: its
-# pictures have no laterality, though some devices write one for want of an empty value.
+# What lies on one side of the body: where a box is in its picture says nothing of its side. And what has both sides:
+# its pictures have no laterality, though some devices write one for want of an empty value.
 _ONE_SIDED: Final = re.compile(
     r"ARM|HAND|FINGER|THUMB|WRIST|ELBOW|HUMERUS|RADIUS|ULNA|SHOULDER|SCAPULA|CLAVICLE|LEG|KNEE|ANKLE|FOOT|TOE|CALCANEUS"
     r"|FEMUR|THIGH|TIBIA|FIBULA|PATELLA|CALF|EXTREMITY|LIMB|EYE|ORBIT"
