@@ -140,6 +140,7 @@ def test_each_distinct_choice_of_profile_and_languages_is_written_once(
         {"name": "two", "aet": "B", "port": 2, "languages": ["zh"]},
         {"name": "three", "aet": "C", "port": 3, "languages": ["en"]},
         {"name": "four", "aet": "D", "port": 4, "profile": "ihe-air"},
+        {"name": "five", "aet": "E", "port": 5, "profile": "minimal"},
     ]
     bench = Bench(tmp_path, ledger, clock, destinations=destinations)
     dataset = image()
@@ -150,7 +151,12 @@ def test_each_distinct_choice_of_profile_and_languages_is_written_once(
         sent.setdefault(delivery.destination, set()).add(delivery.sop_instance_uid)
     assert sent["one"] == sent["three"]
     assert len(sent["one"] | sent["two"] | sent["four"]) == len(sent["one"]) + len(sent["two"]) + len(sent["four"])
-    assert {result.path.split("/")[2] for result in record.results} == {"viewer-en", "viewer-zh", "ihe-air-en"}
+    kinds: dict[str, list[str]] = {}
+    for result in record.results:
+        kinds.setdefault(result.path.split("/")[2], []).append(result.kind)
+    assert set(kinds) == {"viewer-en", "viewer-zh", "ihe-air-en", "minimal-en-zh"}
+    assert kinds["ihe-air-en"] == ["sr", "seg"]
+    assert kinds["minimal-en-zh"] == ["sc"]
 
 
 def test_profiles_of_one_name_that_differ_are_refused(tmp_path: Path) -> None:

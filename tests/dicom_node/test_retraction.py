@@ -10,7 +10,9 @@ import pytest
 from node_bench import Clock, Pacs, image, node_settings, written
 from pydicom import dcmread
 from pydicom.uid import KeyObjectSelectionDocumentStorage
+from typer.testing import CliRunner
 
+from dicom_node.cli.app import app
 from dicom_node.delivery import Deliverer
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.records import ReceivedInstance, StudyRecord
@@ -93,6 +95,19 @@ def test_a_note_of_its_own_objects_goes_to_each_destination(bench: Bench, tmp_pa
     assert sorted(map(sorted, named)) == sorted(map(sorted, sent.values()))
     assert {note.ConceptNameCodeSequence[0].CodeValue for note in notes} == {"113037"}
     assert [event.reason for event in bench.record.events if event.kind == "retract"] == ["results withdrawn: safety"]
+
+
+def test_the_command_says_what_is_withdrawn_where(bench: Bench, tmp_path: Path) -> None:
+    bench.deliver("pacs")
+    bench.ledger.cancel(bench.study)
+    config = tmp_path / "medrega-pacs.toml"
+    ledger = f'[ledger]\nurl = "sqlite:///{tmp_path / "ledger.sqlite3"}"\n'
+    config.write_text(f'[data]\npath = "{bench.settings.data.path}"\n{ledger}', encoding="utf-8")
+    ran = CliRunner().invoke(app, ["retract", bench.study, "--reason", "safety", "--config", str(config)])
+    assert ran.exit_code == 0, ran.output
+    count = sum(item.destination == "pacs" and item.kind != "retraction" for item in bench.record.deliveries)
+    assert f"pacs: {count} results withdrawn" in ran.output
+    assert [item.kind for item in bench.record.deliveries if item.state is DeliveryState.PENDING] == ["retraction"]
 
 
 def test_what_is_withdrawn_is_not_withdrawn_again(bench: Bench) -> None:
