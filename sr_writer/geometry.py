@@ -66,6 +66,12 @@ def decimals(value: Any, count: int) -> tuple[DSfloat, ...]:
         return ()
 
 
+def first_decimal(value: Any) -> tuple[DSfloat, ...]:
+    """Read the first of one or more decimal strings; empty where there is none, or it is no finite number."""
+    several = value is not None and not isinstance(value, str) and hasattr(value, "__iter__")
+    return decimals(next(iter(value), None) if several else value, 1)
+
+
 def frame_geometry(image: SourceImage, frame: int) -> FrameGeometry | None:
     """Read a frame's plane from its header.
 

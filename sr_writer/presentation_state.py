@@ -31,7 +31,7 @@ from engine.imaging.lut import Lut
 from sr_writer.context import Context
 from sr_writer.drawing import Place, colour_name, free_place, letter_size
 from sr_writer.fonts import font
-from sr_writer.geometry import decimals, group_value
+from sr_writer.geometry import decimals, first_decimal, group_value
 from sr_writer.iods import is_multi_frame
 from sr_writer.pictures import aspect_of
 from sr_writer.region_sr import polyline
@@ -85,11 +85,13 @@ class _Frame:
         Without any, a viewer shows the whole range of the stored bits, which leaves a scan that uses few of them gray.
         Empty where the header does not help.
         """
-        center, width = (_first(self._value("FrameVOILUTSequence", word)) for word in ("WindowCenter", "WindowWidth"))
+        center, width = (
+            first_decimal(self._value("FrameVOILUTSequence", word)) for word in ("WindowCenter", "WindowWidth")
+        )
         if center and width and width[0] >= 1:
             function = str(self._value("FrameVOILUTSequence", "VOILUTFunction") or _FUNCTIONS[0])
             return (*center, *width, function if function in _FUNCTIONS else _FUNCTIONS[0])
-        low, high = (_first(self.image.header.get(f"{word}ImagePixelValue")) for word in ("Smallest", "Largest"))
+        low, high = (first_decimal(self.image.header.get(f"{word}ImagePixelValue")) for word in ("Smallest", "Largest"))
         if low and high and low[0] < high[0] and not self.image.header.get("ModalityLUTSequence"):
             slope, intercept = self.rescale or (1.0, 0.0)
             ends = sorted(float(value) * float(slope) + float(intercept) for value in (*low, *high))
@@ -163,7 +165,7 @@ def _state(context: Context, frames: Sequence[_Frame], index: int) -> Dataset:
         result = GrayscaleSoftcopyPresentationState(**arguments, **_grayscale(frames, stand_ins))
     else:
         profile = frames[0].image.header.get("ICCProfile")
-        is_profile = isinstance(profile, bytes) and len(profile) > 128
+        is_profile = isinstance(profile, bytes) and profile[36:40] == b"acsp"  # its signature (ICC.1, 7.2.10)
         result = ColorSoftcopyPresentationState(
             **arguments, icc_profile=profile if is_profile else pkgutil.get_data("highdicom", _SRGB)
         )
@@ -313,13 +315,3 @@ def _rescale_type(frame: _Frame) -> str:
         str(group_value(frame.image.header, frame.number, "PixelValueTransformationSequence", "RescaleType") or "")
     )
     return told or ("HU" if frame.image.modality == "CT" else "US")
-
-
-def _first(value: Any) -> tuple[Any, ...]:
-    """Read the first of one or more decimals; empty where there is none."""
-    if value is None or isinstance(value, str):
-        return decimals(value, 1)
-    try:
-        return decimals(next(iter(np.atleast_1d(np.asarray(value, dtype=float)))), 1)
-    except (StopIteration, TypeError, ValueError):
-        return ()

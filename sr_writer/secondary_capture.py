@@ -19,6 +19,7 @@ from pydicom.sr.codedict import codes
 from engine.findings import Language
 from sr_writer.context import Context
 from sr_writer.drawing import WARNING, Colour, Mark, Rgb, colour, draw_marks, with_lines
+from sr_writer.geometry import first_decimal
 from sr_writer.pictures import Pictures, aspect_of, picture_of
 from sr_writer.sources import SourceImage
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
@@ -37,7 +38,6 @@ _MORE: Final[dict[Language, str]] = {
 }
 _ACQUIRED: Final = frozenset({"CR", "CT", "DX", "MG", "MR", "PT"})
 """Modalities whose pixels come from a detector, so that no words are in them unless the header says so."""
-_LOSSY: Final = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 def write_secondary_captures(context: Context, pictures: Pictures) -> list[Dataset]:
@@ -181,10 +181,11 @@ def _capture(context: Context, image: SourceImage, frame: int, picture: Image.Im
     burned_in = burned_in_annotation(image.header)
     if burned_in is not None:
         result.BurnedInAnnotation = burned_in
-    for keyword in _LOSSY if str(image.header.get("LossyImageCompression") or "") == "01" else ():
-        # Once lossy, always lossy (PS3.3 C.7.6.1.1.5).
-        if image.header.get(keyword):
-            setattr(result, keyword, image.header.get(keyword))
+    if str(image.header.get("LossyImageCompression") or "") == "01":
+        result.LossyImageCompression = "01"  # once lossy, always lossy (PS3.3 C.7.6.1.1.5)
+        ratios = first_decimal(image.header.get("LossyImageCompressionRatio"))
+        if ratios and ratios[0] > 0:
+            result.LossyImageCompressionRatio = ratios[0]
     return context.finish(result)
 
 

@@ -57,7 +57,8 @@ def test_pixels_that_are_not_square_are_stretched_and_never_squeezed(aspect, siz
 def test_proportions_come_from_any_attribute_that_tells_them():
     assert aspect_of(header(CR, "CR", ImagerPixelSpacing=[0.2, 0.1]), 1) == 2
     assert aspect_of(header(CR, "CR", PixelAspectRatio=["4", "3"]), 1) == pytest.approx(4 / 3)
-    assert aspect_of(header(CR, "CR", PixelAspectRatio=["0", "3"]), 1) == 1
+    for nonsense in (["0", "3"], ["1", "100000"], ["2", "0"]):
+        assert aspect_of(header(CR, "CR", PixelAspectRatio=nonsense), 1) == 1
 
 
 def test_chinese_and_latin_lines_break_where_they_may():
