@@ -21,9 +21,11 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "brackets": " ({})",
         "frame": "image {number}, frame {frame}",
         "image": "image {number}",
+        "volume": "{columns:.1f} x {rows:.1f} x {depth:.1f} mm, in {count} slices: {first} to {last}",
         "report": "Report",
         "images": "Images read: {count}",
         "partial": "Some images could not be read; this reading is partial.",
+        "read": "Read",
         "not_read": "Not read",
         "model": "Model: {name} {version} ({runtime})",
     },
@@ -40,9 +42,11 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "brackets": "（{}）",
         "frame": "图像 {number}，第 {frame} 帧",
         "image": "图像 {number}",
+        "volume": "{columns:.1f} × {rows:.1f} × {depth:.1f} 毫米，见于 {count} 层：{first}至{last}",
         "report": "报告",
         "images": "已读取图像：{count}",
         "partial": "部分图像无法读取，本次阅片不完整。",
+        "read": "已读取",
         "not_read": "未读取",
         "model": "模型：{name} {version}（{runtime}）",
     },
@@ -78,15 +82,9 @@ def _part(reading: StudyReading, language: Language, languages: Sequence[Languag
         "",
         words[reading.state],
     ]
-    numbers = {(image.sop_instance_uid, image.frame): n for n, image in enumerate(reading.images, 1)}
-    frames = [image.frame for image in reading.images]
     for finding in reading.findings:
         lines.append(f"- {finding_text(finding, language)}")
-        for region in finding.regions:
-            place = words["frame" if max(frames, default=1) > 1 else "image"].format(
-                number=numbers.get((region.sop_instance_uid, region.frame), "?"), frame=region.frame
-            )
-            lines.append(f"    {place}: ({', '.join(f'{value:.1f}' for value in region.box)})")
+        lines += [f"    {place}" for place in _places(reading, finding, words)]
         if language == languages[0]:  # remarks of the grounding checks are English, so once is enough
             lines += [f"    {note}" for note in finding.notes]
     if reading.narrative.get(language):
@@ -94,8 +92,26 @@ def _part(reading: StudyReading, language: Language, languages: Sequence[Languag
     if reading.partial:
         lines += ["", words["partial"]]
     if reading.not_read:
+        if reading.series:
+            lines += ["", words["read"], *(f"- {item.reason}" for item in reading.series)]
         lines += ["", words["not_read"], *(f"- {item.reason}" for item in reading.not_read)]
     return "\n".join(lines)
+
+
+def _places(reading: StudyReading, finding: Finding, words: Mapping[str, str]) -> list[str]:
+    """Where a finding is: of one in a volume its size, first and last slice, of any other each box."""
+    numbers = {(image.sop_instance_uid, image.frame): n for n, image in enumerate(reading.images, 1)}
+    image = words["frame" if any(image.frame > 1 for image in reading.images) else "image"]
+    places = [
+        image.format(number=numbers.get((region.sop_instance_uid, region.frame), "?"), frame=region.frame)
+        for region in finding.regions
+    ]
+    if finding.extent_mm and finding.extent_mm[2] is not None:
+        columns, rows, depth = finding.extent_mm
+        sizes = {"columns": columns, "rows": rows, "depth": depth}
+        return [words["volume"].format(**sizes, count=len(places), first=places[0], last=places[-1])]
+    boxes = [", ".join(f"{value:.1f}" for value in region.box) for region in finding.regions]
+    return [f"{place}: ({box})" for place, box in zip(places, boxes, strict=True)]
 
 
 def finding_text(finding: Finding, language: Language) -> str:

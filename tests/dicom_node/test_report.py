@@ -1,9 +1,10 @@
 """report.txt: the reading in words, by language."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from dicom_node.report import report_text
-from engine.findings import Finding, ImageRead, ModelIdentity, NotRead, Region, RunState, StudyReading
+from engine.findings import Finding, ImageRead, ModelIdentity, NotRead, Region, RunState, SeriesRead, StudyReading
 
 DISC = Finding(
     "disc",
@@ -43,6 +44,18 @@ def test_each_language_says_the_same_finding_once() -> None:
     assert text.count("name not confirmed") == 1
     assert "Not for clinical use" in text
     assert "a localizer" in text
+
+
+def test_finding_in_a_volume_has_its_size_and_its_first_and_last_slice() -> None:
+    regions = tuple(Region(f"1.2.3.{n}", 1, (10.0, 20.0, 30.5, 40.0)) for n in (1, 2, 3))
+    images = tuple(ImageRead(f"1.2.3.{n}", "1.2.4", 1, 100, 100) for n in (1, 2, 3))
+    tumour = replace(DISC, regions=regions, extent_mm=(12.31, 4.0, 7.5))
+    volume = replace(reading(tumour), images=images, series=(SeriesRead("1.2.4", "axial, 2.5 mm, the best of 5"),))
+    text = report_text(volume, ("en", "zh"))
+    assert "    12.3 x 4.0 x 7.5 mm, in 3 slices: image 1 to image 3\n" in text
+    assert "12.3 × 4.0 × 7.5 毫米，见于 3 层：图像 1至图像 3" in text
+    assert "(10.0, 20.0" not in text
+    assert "Read\n- axial, 2.5 mm, the best of 5" in text
 
 
 def test_one_language_is_enough() -> None:
