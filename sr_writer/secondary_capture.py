@@ -15,6 +15,7 @@ from highdicom.sc import SCImage
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from engine.findings import Language
 from sr_writer.context import Context
@@ -203,7 +204,8 @@ def burned_in_annotation(header: Dataset) -> str | None:
     told = str(header.get("BurnedInAnnotation") or "")
     if told in ("YES", "NO"):
         return told
-    return "NO" if str(header.get("Modality") or "") in _ACQUIRED else None
+    captured = f"{header.get('SOPClassUID')}.".startswith(f"{SecondaryCaptureImageStorage}.")  # a film, a screen
+    return "NO" if str(header.get("Modality") or "") in _ACQUIRED and not captured else None
 
 
 def _source(image: SourceImage, frame: int) -> Dataset:
