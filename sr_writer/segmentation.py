@@ -22,7 +22,7 @@ from sr_writer.pixels import SegmentFrames, paint_frames
 from sr_writer.slide import TileGeometry, tile_geometry, tiles_stand_in
 from sr_writer.sources import SourceImage, unique
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
-from sr_writer.wording import BOX_ONLY, COMMISSIONING, DISPLAY_CONVENTION, REFINED, comment, joined
+from sr_writer.wording import BOX_ONLY, COMMISSIONING, DISPLAY_CONVENTION, comment, joined, outline_words
 
 _MOST_ALONE: Final = 16
 
@@ -190,7 +190,7 @@ def _describe(context: Context, number: int, index: int, planes: Sequence[_Plane
 def _made_by(regions: Sequence[Region], languages: tuple[Any, ...]) -> str:
     methods = dict.fromkeys(region.mask.method for region in regions if region.mask is not None)
     words = [joined(BOX_ONLY, languages)] if any(region.mask is None for region in regions) else []
-    words += [joined(REFINED, languages).format(method=method) for method in methods]
+    words += [outline_words(method, languages) for method in methods]
     return " ".join(words)
 
 

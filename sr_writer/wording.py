@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Final
 
 from engine.findings import Finding, Language, NotRead, RunState, StudyReading
+from engine.refine import METHOD
 from sr_writer.text import SHORT_TEXT, clean_line
 
 COMMISSIONING: Final[dict[Language, str]] = {
@@ -60,10 +61,12 @@ BOX_ONLY: Final[dict[Language, str]] = {
     "en": "Bounding region, not a delineation.",
     "zh": "外接矩形区域，非轮廓勾画。",
 }
-REFINED: Final[dict[Language, str]] = {
+_REFINED: Final[dict[Language, str]] = {
     "en": "Outline within a bounding region, made by: {method}.",
     "zh": "矩形区域内的轮廓，方法：{method}。",
 }
+_METHODS: Final[dict[str, str]] = {METHOD: "亮度相对周围的 Otsu 阈值"}
+"""Of the refiners that ship, in Chinese; a site's own model has a name."""
 DISPLAY_CONVENTION: Final[dict[Language, str]] = {
     "en": (
         "The source has no frame of reference: plane position and orientation here are a display convention, "
@@ -83,6 +86,12 @@ def finding_name(finding: Finding, language: Language) -> str:
     """Name a finding: in the language, else as the model did; the first that is more than control characters."""
     words = (clean_line(name, SHORT_TEXT) for name in (finding.names.get(language, ""), finding.label, finding.concept))
     return next(filter(None, words), "")
+
+
+def outline_words(method: str, languages: tuple[Language, ...]) -> str:
+    """Say that a segment is an outline, and how it was made."""
+    said = {"en": method, "zh": _METHODS.get(method, method)}
+    return " ".join(_REFINED[language].format(method=said[language]) for language in languages)
 
 
 def finding_words(finding: Finding, language: Language) -> str:

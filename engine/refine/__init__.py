@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from engine.errors import ModelError
 from engine.findings import Box, Mask
 from engine.runtime.protocol import Rgb
 
-__all__ = ["BoxRefiner", "Refiner", "load_refiner"]
+__all__ = ["METHOD", "BoxRefiner", "Refiner", "load_refiner"]
+
+METHOD: Final = "Otsu threshold of brightness against the surroundings"
+"""Of ``threshold``, as its masks say it."""
 
 
 class Refiner(Protocol):

@@ -14,9 +14,9 @@ from skimage.morphology import remove_small_holes
 
 from engine.findings import Box, Mask
 from engine.masks import Pixels, box_slices, pack
+from engine.refine import METHOD
 from engine.runtime.protocol import Rgb
 
-METHOD: Final = "Otsu threshold of brightness against the surroundings"
 _SMALLEST: Final = 8
 """Pixels to a side below which a box holds too little to tell figure from ground."""
 _FINEST: Final = 768

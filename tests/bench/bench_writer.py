@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from pydicom.pixels.utils import pack_bits
 from rich.console import Console
 from rich.table import Table
 
@@ -54,13 +53,18 @@ def case(findings: int, slices: int) -> tuple[StudyReading, list]:
 
 
 def ideal(read: StudyReading, path: Path) -> None:
-    """The least that there is to do for the pixels: paint, pack, write."""
-    with path.open("wb") as file:
-        for one in read.regions:
-            plane = np.zeros((SIDE, SIDE), np.uint8)
+    """The least that there is to do for the pixels: a label map, each segment's mask of it, pack, write."""
+    labels = np.zeros((SLICES, SIDE, SIDE), np.uint8)
+    number_of = {uid: number for number, uid in enumerate(dict.fromkeys(one.sop_instance_uid for one in read.regions))}
+    for label, found in enumerate(read.findings, 1):
+        for one in found.regions:
             x0, y0, x1, y1 = map(round, one.box)
-            plane[y0:y1, x0:x1] = 1
-            file.write(pack_bits(plane, pad=False))
+            labels[number_of[one.sop_instance_uid], y0:y1, x0:x1] = label
+    with path.open("wb") as file:
+        for label, found in enumerate(read.findings, 1):
+            mask = labels == label
+            for one in found.regions:
+                file.write(np.packbits(mask[number_of[one.sop_instance_uid]], bitorder="little"))
 
 
 def timed(call: Callable[[], object], repeats: int) -> float:

@@ -19,8 +19,7 @@ from engine.masks import Pixels, box_slices, unpack
 from engine.phantom import scenes
 from engine.phantom.drawing import Insert, coverage, draw
 from engine.phantom.studies import truth_boxes
-from engine.refine import BoxRefiner, load_refiner
-from engine.refine.threshold import METHOD
+from engine.refine import METHOD, BoxRefiner, load_refiner
 from engine.runtime.protocol import Rgb
 from engine.runtime.scripted import ScriptedRuntime
 

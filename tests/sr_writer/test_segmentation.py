@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from io import BytesIO
 
 import highdicom as hd
@@ -29,6 +30,7 @@ from sr_cases import (
 
 from engine.findings import Finding, Mask, Region
 from engine.masks import box_slices, pack
+from engine.refine import METHOD
 from sr_writer import OutputProfile, check_results, write_results
 from sr_writer.pixels import paint, unpack
 from sr_writer.results import dump
@@ -404,6 +406,14 @@ def test_mask_is_written_bit_for_bit_and_says_how_it_was_made():
     assert np.array_equal(result.pixel_array.reshape(96, 80), expected)
     assert "threshold above the surroundings" in result.SegmentSequence[0].SegmentDescription
     assert "Bounding region" not in result.SegmentSequence[0].SegmentDescription
+    assert "outlines" not in result.ContentDescription  # there it says first what the model is
+    (result,) = written(
+        [image],
+        finding("disc", region(image, (6.5, 8.5, 20.0, 24.0), mask=replace(mask, method=METHOD))),
+        commissioning=False,
+    )
+    assert "方法：亮度相对周围的 Otsu 阈值" in result.SegmentSequence[0].SegmentDescription
+    assert result.ContentDescription == "AI: outlines; planes are a display convention, not a position"
 
 
 def test_box_without_a_pixels_centre_is_in_the_sr_and_not_in_the_seg():
