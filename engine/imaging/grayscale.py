@@ -112,10 +112,11 @@ def _padding(header: Dataset, dtype: np.dtype[Any]) -> tuple[float, float] | Non
     value, limit = (header.get(f"{prefix}PixelPadding{which}") for which in ("Value", "RangeLimit"))
     if not isinstance(value, int | float):
         return None
-    ends = np.array([value, limit if isinstance(limit, int | float) else value])
-    if np.issubdtype(dtype, np.integer):
-        ends = ends.astype(np.int64).astype(dtype)  # of signed pixels it is sometimes written as unsigned
-    return float(ends.min()), float(ends.max())
+    ends = [value, limit if isinstance(limit, int | float) else value]
+    if np.issubdtype(dtype, np.signedinteger):  # of signed pixels it is sometimes written as unsigned
+        half = 2 ** (dtype.itemsize * 8 - 1)
+        ends = [end - 2 * half if half <= end < 2 * half else end for end in ends]
+    return float(min(ends)), float(max(ends))
 
 
 def _range(stored: npt.NDArray[Any], padding: tuple[float, float] | None) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -122,6 +123,10 @@ def test_padding_of_signed_pixels_may_be_written_as_unsigned(make_instance):
     assert gray(instance).tolist() == [[0, 0], [128, 255]]
 
 
+def test_padding_that_no_pixel_can_have_pads_nothing(make_instance):
+    assert gray(make_instance(np.array([[0, 255]], np.uint8), PixelPaddingValue=65535)).tolist() == [[0, 255]]
+
+
 # --- the grayscale pipeline over functional groups
 
 
@@ -194,11 +199,12 @@ def lossless(values: np.ndarray, syntax: str) -> bytes:
         return bytes(imagecodecs.ljpeg_encode(values, bitspersample=12))
     if syntax == JPEGLSLossless:
         return bytes(imagecodecs.jpegls_encode(values))
-    encode = imagecodecs.htj2k_encode if syntax == HTJ2KLossless else imagecodecs.jpeg2k_encode
-    return bytes(encode(values, reversible=True) if syntax == HTJ2KLossless else encode(values, level=0, codecformat=0))
+    if syntax == JPEG2000Lossless:
+        return bytes(imagecodecs.jpeg2k_encode(values, level=0, codecformat=0))
+    return bytes(imagecodecs.htj2k_encode(values, reversible=True))
 
 
-LOSSLESS = [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless]
+LOSSLESS = [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless, HTJ2KLosslessRPCL]
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS)
