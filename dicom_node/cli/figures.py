@@ -59,9 +59,10 @@ def evaluate(
     from engine.runtime import load_runtime
 
     samples = read_samples(data)
+    path = answers or Path(f"{data.stem}.answers.jsonl")
     loaded = load_runtime(runtime, model)
     try:
-        kept = Answers(answers or Path(f"{data.stem}.answers.jsonl"), loaded, max_new_tokens)
+        kept = Answers(path, loaded, max_new_tokens)
         with progress() as bar:
             task = bar.add_task("questions", total=len(samples))
             ask_all(
@@ -73,6 +74,9 @@ def evaluate(
                 in_flight=in_flight,
                 progress=lambda done: bar.update(task, completed=done),
             )
+    except KeyboardInterrupt:
+        print_error(f"stopped; the same command goes on, with what is kept in {path}")
+        raise typer.Exit(1) from None
     finally:
         loaded.close()
     scores = score(samples, kept.given)
@@ -85,7 +89,7 @@ def evaluate(
         typer.echo(json.dumps(found | {"scores": [asdict(one) for one in scores]}, ensure_ascii=False))
     else:
         _print_scores(scores)
-        console().print(f"{asked} of {len(samples)} answered; they are kept in {kept.path}")
+        console().print(f"{asked} of {len(samples)} answered; they are kept in {path}")
     if asked < len(samples):
         raise typer.Exit(1)
 

@@ -185,6 +185,21 @@ def test_a_model_is_evaluated_and_a_run_goes_on(run: Run, picture: Path, tmp_pat
     assert "sample 1 was not asked" in err
 
 
+def test_an_interrupted_evaluation_says_how_to_go_on(
+    run: Run, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [{"from": "human", "value": LOCATE}, {"from": "gpt", "value": "no"}]
+    (tmp_path / "data.jsonl").write_text(json.dumps({"id": 1, "image": picture.name, "conversations": turns}))
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.evaluation.ask_all", interrupt)
+    status, _, err = run("evaluate", "data.jsonl", "--images", str(tmp_path))
+    assert status == 1
+    assert "the same command goes on" in err
+
+
 def test_a_model_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.bench._COPIED", 1 << 22)
     status, out, _ = run("bench", "--tokens", "8", "--batch", "1", "--json")
