@@ -122,8 +122,8 @@ class Finding:
     notes : tuple of str
         What the grounding checks say of it, for people ("name not confirmed when asked back").
     extent_mm : tuple of (float, float, float or None), optional
-        Size across the columns, along the rows and across the slices, measured by `engine.geometry`; no depth where it
-        is on one image. None where no geometry tells it.
+        Size in the patient across the columns, along the rows and across the slices, measured by `engine.geometry`; no
+        depth where it is on one image. None where no geometry tells it, as on a radiograph, which magnifies.
     """
 
     label: str

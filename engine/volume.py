@@ -58,8 +58,9 @@ def link(findings: Iterable[Finding], study: Study) -> list[Finding]:
     Returns
     -------
     list of Finding
-        Each with `extent_mm` where the geometry tells it. A joined one has a region a slice, in the order of their
-        places; its label, words and certainty are those of its most certain slice, and it keeps the notes of all.
+        Each with `extent_mm` where the geometry tells its size in the patient. A joined one has a region a slice, in
+        the order of their places; its label, words and certainty are those of its most certain slice, and it keeps the
+        notes of all.
     """
     findings = list(findings)
     headers = {instance.sop_instance_uid: instance.header for instance in study.instances}
@@ -70,8 +71,9 @@ def link(findings: Iterable[Finding], study: Study) -> list[Finding]:
     for chain in sorted(chains, key=min):
         whole = _join([findings[number] for number in chain])
         extent = extent_of(whole.regions, headers)
-        size = (extent.columns_mm, extent.rows_mm, extent.depth_mm) if extent else None
-        result.append(replace(whole, extent_mm=size))
+        if extent and extent.basis != "detector":
+            whole = replace(whole, extent_mm=(extent.columns_mm, extent.rows_mm, extent.depth_mm))
+        result.append(whole)
     return result
 
 

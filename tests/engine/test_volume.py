@@ -172,6 +172,15 @@ def test_passes_through_the_same_places_are_linked_across_but_one_box_a_slice():
     assert sorted(map(len, slices_of(linked))) == [2, 2]
 
 
+def test_radiograph_tells_no_size_in_the_patient():
+    study = stack([0])
+    (instance,) = study.instances
+    del instance.header.ImagePositionPatient
+    assert link([found(0)], study)[0].extent_mm is None
+    instance.header.PixelSpacingCalibrationType = "FIDUCIAL"
+    assert link([found(0)], study)[0].extent_mm == (10, 10, None)
+
+
 # --- limits
 
 
