@@ -40,6 +40,15 @@ def register() -> None:
         get_decoder(uid).add_plugin(PLUGIN, (__name__, "_decode_frame"))
 
 
+def is_decodable(syntax: UID) -> bool:
+    """Whether there is a decoder for a transfer syntax; not for video, and none that pydicom does not know."""
+    register()
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
+
+
 def plugin_for(syntax: UID) -> str:
     """Return which of pydicom's plug-ins decodes a transfer syntax; empty where pydicom may choose."""
     if syntax in SYNTAXES:

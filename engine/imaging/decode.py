@@ -70,8 +70,9 @@ def decode_frame(instance: Instance, frame: int) -> Frame:
     check_image(instance)
     if not 1 <= frame <= instance.number_of_frames:
         raise UndecodableError(f"there is no frame {frame}; the object has {instance.number_of_frames}")
-    codecs.register()
     syntax = instance.transfer_syntax
+    if not codecs.is_decodable(syntax):
+        raise UndecodableError(f"the pixels cannot be decoded: there is no decoder for {syntax.name}")
     stream = None
     try:
         with open_part10(instance.path) as file:

@@ -16,6 +16,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
@@ -26,7 +27,7 @@ from pydicom.uid import (
     XRayAngiographicImageStorage,
 )
 
-from engine.errors import NotAnImageError
+from engine.errors import NotAnImageError, UndecodableError
 from engine.imaging import Window, check_image, decode_frame, render_frame
 from engine.study import load_instance
 
@@ -262,6 +263,21 @@ def test_deflated_multi_frame_object(tmp_path):
     frames = np.random.default_rng(4).integers(0, 256, (4, 8, 8)).astype(np.uint8)
     instance = load_instance(store(image_dataset(frames), tmp_path / "file.dcm", DeflatedExplicitVRLittleEndian))
     assert (decode_frame(instance, 3).samples == frames[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("syntax", "words"),
+    [
+        ("1.2.840.10008.1.2.4.102", "no decoder for MPEG-4"),
+        ("1.2.840.10008.1.2.4.93", "no decoder for JPEG 2000 Part 2"),
+        ("1.2.840.10008.1.2.4.9999", "no decoder for 1.2.840.10008.1.2.4.9999"),
+    ],
+)
+def test_transfer_syntax_that_nobody_decodes_is_refused_by_its_name(tmp_path, syntax, words):
+    instance = load_instance(store(image_dataset(np.zeros((4, 4), np.uint8)), tmp_path / "file.dcm"))
+    instance.header.file_meta.TransferSyntaxUID = UID(syntax)
+    with pytest.raises(UndecodableError, match=words):
+        decode_frame(instance, 1)
 
 
 # --- one frame at a time
