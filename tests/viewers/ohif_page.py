@@ -131,6 +131,15 @@ class OhifPage(ViewerPage):
         self.page.mouse.move(0, 0)
         self.settle()
 
+    def document(self, result: Dataset) -> bytes:
+        """Open an encapsulated document by a double click on its thumbnail; gives what the browser is given to show."""
+        thumbnails = self.page.locator('[data-cy="study-browser-thumbnail-no-image"]')
+        thumbnails.filter(has_text=f"S:{result.SeriesNumber}").dblclick()
+        address = self.page.wait_for_selector('object[type="application/pdf"][data]').get_attribute("data")
+        self.settle()
+        fetched = "async address => [...new Uint8Array(await (await fetch(address)).arrayBuffer())]"
+        return bytes(self.page.evaluate(fetched, address))
+
     def placement(self) -> Placement:
         """Where the image of the viewport is drawn."""
         found = self.page.evaluate(_PLACEMENT)

@@ -41,13 +41,13 @@ class Opened:
         return placement, [placement.canvas(region.box) for region in regions]
 
 
-def studies(**flaws: str) -> pytest.MarkDecorator:
-    """Every case in every OHIF; what one is known to get wrong is to fail, so that it is seen when it learns it."""
+def studies(*names: str, **flaws: str) -> pytest.MarkDecorator:
+    """Cases in every OHIF; what one is known to get wrong is to fail, so that it is seen when it learns it."""
     marks = {name.replace("_", "-"): pytest.mark.xfail(strict=True, reason=flaws[name]) for name in flaws}
     params = [
         pytest.param((version, name), marks=marks.get(name, ()), id=f"{name}-{version}")
         for version in OHIF
-        for name in CASES
+        for name in names or CASES
     ]
     return pytest.mark.parametrize("opened", params, indirect=True, scope="module")
 
@@ -104,4 +104,14 @@ def test_secondary_captures_are_shown_as_they_were_written(opened: Opened) -> No
     placement = opened.ohif.placement()
     assert placement.sop_instance_uid == result.SOPInstanceUID
     assert_image_is_there(opened.ohif.canvas(segmentations=False), np.asarray(result.pixel_array), placement)
+    assert opened.ohif.errors == []
+
+
+@studies("phantom")
+def test_the_pdf_is_handed_to_the_browser(opened: Opened) -> None:
+    result = opened.case.results_of("pdf")[0]
+    shown = opened.ohif.document(result)
+    opened.ohif.keep(opened.picture.with_name(f"{opened.picture.stem}-pdf.jpg"))
+    assert shown.startswith(b"%PDF")
+    assert shown.rstrip(b"\0") == result.EncapsulatedDocument.rstrip(b"\0")
     assert opened.ohif.errors == []
