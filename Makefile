@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test viewers lint check-peers phantom-model clean
+.PHONY: help setup demo test viewers validators lint check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -23,10 +23,15 @@ test: .venv/.test check-peers ## lint, type check and run all tests; installs De
 	$(BIN)/pytest
 
 # make test does without these: they need a browser, npm and a download of 50 MB.
-viewers: PEERS := chromium fonts-dejavu-core orthanc orthanc-dicomweb
-viewers: .venv/.viewers check-peers ## open results in OHIF over Orthanc; renews deploy/images/viewers
-	@command -v npm >/dev/null || { echo "npm is needed to fetch OHIF: install Node.js (nodejs, npm)"; exit 1; }
+viewers: PEERS := chromium fonts-dejavu-core orthanc orthanc-dicomweb orthanc-webviewer
+viewers: .venv/.viewers check-peers ## open results in OHIF, dwv and Orthanc's viewer; renews deploy/images/viewers
+	@command -v npm >/dev/null || { echo "npm is needed to fetch viewers: install Node.js (nodejs, npm)"; exit 1; }
 	$(BIN)/pytest tests/viewers
+
+# Nor without these: they need Java and work ten seconds a document.
+validators: PEERS := libpixelmed-java libcommons-codec-java libvecmath-java libslf4j-java default-jre-headless
+validators: .venv/.test check-peers ## hold the SR against PixelMed's DicomSRValidator
+	$(BIN)/pytest tests/validators
 
 lint: .venv/.test ## ruff and mypy
 	$(BIN)/ruff check .
