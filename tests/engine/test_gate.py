@@ -382,6 +382,10 @@ def test_sentence_said_over_and_over_is_shown_once():
         ("Findings: Pleural effusion but no nodule.", None),
         ("影像诊断：未见气胸，左侧胸腔积液。影像结论：胸腔积液。", None),
         ("影像诊断：右侧胸腔积液。影像结论：胸腔积液。", "影像结论：胸腔积液。"),
+        (
+            "影像诊断：肋膈角变钝，不能排除胸腔积液。影像结论：已排除胸腔积液。",
+            "影像诊断：肋膈角变钝，不能排除胸腔积液。",
+        ),
     ],
 )
 def test_report_agrees_with_what_was_located(text, shown):
