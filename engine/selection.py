@@ -14,6 +14,7 @@ from engine.series import SLICED, Slice, Volume, is_derived, left_out, rank_volu
 from engine.study import Instance, Series, Study
 
 T = TypeVar("T")
+View = tuple[str, str | None, str | None]
 Usable = list[tuple[Series, list[Instance]]]
 
 
@@ -105,7 +106,7 @@ class _Selector:
         shown = {_view(image) for _, images in usable for image in images if _intent(image) == "FOR PRESENTATION"}
         kept: Usable = []
         for series, images in usable:
-            raw = [_intent(image) == "FOR PROCESSING" and _view(image) in shown for image in images]
+            raw = [_intent(image) == "FOR PROCESSING" and _told(_view(image)) in shown for image in images]
             if any(raw):
                 reason = "it is for processing, and the same view is there for presentation"
                 self.not_read.append(
@@ -179,8 +180,14 @@ def _intent(image: Instance) -> str:
     return str(image.header.get("PresentationIntentType") or "")
 
 
-def _view(image: Instance) -> tuple[str, str | None, str | None]:
+def _view(image: Instance) -> View:
     return image.modality, view_of(image.header), laterality_of(image.header)
+
+
+def _told(view: View) -> View | None:
+    """A view that the header tells, of a breast with its side; two that are not told need not be the same."""
+    modality, position, side = view
+    return view if position and (side or modality != "MG") else None
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:

@@ -281,6 +281,7 @@ def test_all_four_views_are_read_and_raw_images_only_where_nothing_else_is(tmp_p
     }
     mammogram(tmp_path, "raw", ImageLaterality="L", ViewPosition="CC", **raw)
     alone = mammogram(tmp_path, "raw-only", ImageLaterality="L", ViewPosition="ML", **raw)
+    shown += [mammogram(tmp_path, "untold"), mammogram(tmp_path, "raw-untold", **raw)]
     study = load(tmp_path)
     plan = choose_plan(study, CLINICAL.identity)
     assert plan.name == "mammography"
