@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from engine.findings import Language
+from engine.refine import REFINER
 
 
 def _ae_title(value: str) -> str:
@@ -121,7 +122,7 @@ class EngineSettings(Section):
     dtype: str | None = Field(default=None, description="Number type of torch, for example bfloat16.")
     refiner: str = Field(
         default="box",
-        min_length=1,
+        pattern=REFINER,
         description="What draws outlines within boxes where a plan does not say: box (none) | threshold (brightness) | "
         "the path of the TOML file of a box-prompted ONNX model.",
     )

@@ -28,6 +28,7 @@ from engine.plan.parts import (
     Wording,
 )
 from engine.prompts import Prompts
+from engine.refine import REFINER
 
 __all__ = ["Plan"]
 
@@ -92,7 +93,7 @@ class Plan(Part):
     tasks: tuple[Task, ...] = Field(min_length=1)
     languages: tuple[Language, ...] = Field(default=LANGUAGES, min_length=1)
     image: ImageWords
-    refiner: Name | None = None
+    refiner: Annotated[str, Field(pattern=REFINER)] | None = None
     series: SeriesRules = SeriesRules()
     frames: FramePolicy = FramePolicy()
     windows: tuple[PlanWindow, ...] = ()

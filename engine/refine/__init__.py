@@ -17,8 +17,10 @@ from engine.errors import ModelError
 from engine.findings import Box, Mask
 from engine.runtime.protocol import Rgb
 
-__all__ = ["METHOD", "BoxRefiner", "Refiner", "load_refiner"]
+__all__ = ["METHOD", "REFINER", "BoxRefiner", "Refiner", "load_refiner"]
 
+REFINER: Final = r"^(box|threshold|.+\.toml)$"
+"""What a plan or a setting may say."""
 METHOD: Final = "Otsu threshold of brightness against the surroundings"
 """Of ``threshold``, as its masks say it."""
 

@@ -114,6 +114,7 @@ def test_any_text_is_a_plan_or_has_faults(text, place):
         ('tasks = ["detection"]', 'tasks = ["identification"]', "needs the task 'detection'"),
         ("[image]", "[frames]\nslices_per_series = 0\n[image]", r"frames\.slices_per_series"),
         ("[image]", 'languages = ["de"]\n[image]', r"languages\.0"),
+        ("[image]", 'refiner = "otsu"\n[image]', "refiner"),
     ],
 )
 def test_wrong_plan_is_refused_by_file_and_key(tmp_path, old, new, complaint):
