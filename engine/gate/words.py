@@ -30,7 +30,10 @@ _HEADING: Final = re.compile(
     r"(?:\b(?:findings?|impressions?)|影像(?:诊断|所见|表现|结论)|影响结论)\s*[:：]\s*", re.IGNORECASE
 )
 _HAN: Final = re.compile(r"[\u4e00-\u9fff]")
-_DENIAL: Final = r"\b(?:no|without|free of|negative for|absence of|rather than)\b|未见|未发现|未显示|无|没有|(?<![不难])(?<!不能)排除"
+_DENIAL: Final = (
+    r"\b(?:no|without|free of|negative for|absence of|rather than)\b"
+    r"|未见|未发现|未显示|无|没有|(?<![不难])(?<!不能)排除"
+)
 # Where a denial ends; in English it goes on over the commas of a list.
 _CLAUSE: Final = re.compile(r"[;；。，]|,(?=\s*[\u4e00-\u9fff])|\b(?:but|however|although)\b|但", re.IGNORECASE)
 
