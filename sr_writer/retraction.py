@@ -11,12 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
-from highdicom.sr import (
-    CodeContentItem,
-    DeviceObserverIdentifyingAttributes,
-    ObserverContext,
-    RelationshipTypeValues,
-)
+from highdicom.sr import DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -102,14 +97,6 @@ def write_retraction(results: Sequence[Dataset], reason: RejectionReason, create
         ),
         description=_DESCRIPTION,
     )
-    if reason is RejectionReason.QUALITY:
-        # TID 2010 row 3, CID 7011: what was wrong with the quality; a person withdrew them and did not say.
-        modifier = CodeContentItem(
-            name=codes.DCM.DocumentTitleModifier,
-            value=codes.DCM.OtherFailure,
-            relationship_type=RelationshipTypeValues.HAS_CONCEPT_MOD,
-        )
-        content[0].ContentSequence.insert(0, modifier)
     note = KeyObjectSelectionDocument(
         evidence=evidence,
         content=content,
@@ -126,6 +113,9 @@ def write_retraction(results: Sequence[Dataset], reason: RejectionReason, create
         series_time=when.time(),
         specific_character_set="ISO_IR 192",
     )
+    for item in note.ContentSequence:
+        if "ReferencedSOPSequence" in item:
+            del item.ConceptNameCodeSequence  # the library names the reference "Source"; TID 2010 has no name there
     note.update(patient)
     for keyword in _EQUIPMENT:
         note[keyword] = first[keyword]
