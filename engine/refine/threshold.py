@@ -26,6 +26,8 @@ _SMOOTHING: Final = 0.006
 """Both in parts of the box's smaller side."""
 _LEAST_PART: Final = 0.15
 """Of the largest part's area: smaller parts are noise."""
+_ENCLOSED: Final = 0.6
+"""Of a part, within the box: a part other than the largest that goes on outside for more is not what was meant."""
 _LARGEST_HOLE: Final = 0.02
 """Of the outline's area: smaller holes are noise, larger ones its shape."""
 
@@ -137,11 +139,12 @@ def _divide(grey: npt.NDArray[np.float32], within: Pixels) -> tuple[Pixels, Qual
     if (over[within] ** 3).sum() < 0:  # the figure is the rarer side: few pixels, far from the ground
         over = -over
     above = over > threshold_otsu(over)
-    figure = above & within
-    parts = label(figure, connectivity=2)
-    areas = np.bincount(parts.ravel())
+    parts = label(above, connectivity=2)
+    areas, whole = np.bincount(parts[within], minlength=parts.max() + 1), np.bincount(parts.ravel())
     areas[0] = 0
-    figure = (areas >= max(1.0, _LEAST_PART * areas.max()))[parts]
+    kept = areas >= max(1.0, _LEAST_PART * areas.max())
+    kept &= (areas >= _ENCLOSED * whole) | (areas == areas.max())
+    figure = kept[parts] & within
     figure = remove_small_holes(figure, max_size=max(1, int(_LARGEST_HOLE * figure.sum())))
     return figure, _quality(over, figure, above, within)
 
