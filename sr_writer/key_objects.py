@@ -45,6 +45,7 @@ def write_key_objects(context: Context) -> list[Dataset]:
     )
     for item in result.ContentSequence:
         if item.ValueType == "IMAGE":
+            del item.ConceptNameCodeSequence  # the library names the reference "Source"; TID 2010 has no name there
             reference = item.ReferencedSOPSequence[0]
             if context.sources.image(reference.ReferencedSOPInstanceUID).frames > 1:
                 reference.ReferencedFrameNumber = [
