@@ -32,6 +32,10 @@ _METHODS: Final[dict[Basis, Code]] = {
 _UNCALIBRATED: Final = Code("PROB-UNCAL", PRIVATE_SCHEME, "Probability of the answer, uncalibrated")
 _CALIBRATED: Final = Code("PROB-CAL", PRIVATE_SCHEME, "Probability of the answer, calibrated")
 _SIZE: Final[dict[Language, str]] = {"en": "bounding box {size} mm", "zh": "外接矩形 {size} 毫米"}
+_SIZE_OF_ALL: Final[dict[Language, str]] = {
+    "en": "bounding box of its {regions} regions {size} mm",
+    "zh": "{regions} 个区域的外接矩形 {size} 毫米",
+}
 _TRUE_OF: Final[dict[Language, dict[Basis, str]]] = {
     "en": {
         "image plane": "in the plane of the image",
@@ -115,7 +119,8 @@ def size_words(context: Context, finding: Finding, language: Language) -> str:
         words += [clean_line(str(word)) for word in told if word]
     joint, stop = ("，", "（{}）") if language == "zh" else (", ", " ({})")
     numbers = " x ".join(f"{edge:.0f}" if edge >= 10 else f"{edge:.2g}" for edge in edges)
-    return _SIZE[language].format(size=numbers) + stop.format(joint.join(words))
+    sentence = (_SIZE if len(finding.regions) == 1 else _SIZE_OF_ALL)[language]
+    return sentence.format(size=numbers, regions=len(finding.regions)) + stop.format(joint.join(words))
 
 
 def count_words(context: Context, language: Language) -> str:

@@ -99,9 +99,10 @@ def test_a_finding_on_several_slices_has_a_depth_in_words():
     results = write_results(read, images, VIEWER)
     narratives = {kind_of(result): dump(result).decode("utf-8", "replace") for result in results}
     assert (
-        "bounding box 21 x 5 x 9 mm (in the plane of the image, the last across slices)" in narratives["narrative-en"]
+        "bounding box of its 3 regions 21 x 5 x 9 mm (in the plane of the image, the last across slices)"
+        in narratives["narrative-en"]
     )
-    assert "外接矩形 21 x 5 x 9 毫米（影像平面内，末项为跨层方向）" in narratives["narrative-zh"]
+    assert "3 个区域的外接矩形 21 x 5 x 9 毫米（影像平面内，末项为跨层方向）" in narratives["narrative-zh"]
     assert "Counted: mass 1, nodule 1; 4 region(s) on 3 image frame(s)." in narratives["narrative-en"]
     assert "计数：肿块 1, nodule 1；3 帧影像上共 4 个区域。" in narratives["narrative-zh"]
 
