@@ -233,12 +233,14 @@ def _fill(result: Dataset, planes: Sequence[_Plane], frames: SegmentFrames) -> N
     (shared,) = result.SharedFunctionalGroupsSequence
     order, sources = [], {}
     for group in result.PerFrameFunctionalGroupsSequence:
-        named = next(part for part in (group, shared) if "SegmentIdentificationSequence" in part)
-        segment = int(named.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        if "SegmentIdentificationSequence" in shared:  # of one segment alone; dwv looks in each frame's own group only
+            group.SegmentIdentificationSequence = list(shared.SegmentIdentificationSequence)
+        segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
         plane = int(source.get("ReferencedFrameNumber") or 1) - 1
         order.append((frames.findings[segment - 1], plane))
         sources[id(source)] = source, planes[plane]  # segments on one plane share the library's item
+    shared.pop("SegmentIdentificationSequence", None)
     for source, referred in sources.values():
         source.ReferencedSOPInstanceUID = referred.image.sop_instance_uid
         if referred.image.frames > 1:
