@@ -78,6 +78,10 @@ class Node:
 
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
+        if self._workers:
+            from dicom_node.results import output_profiles  # half a second that a mere listener does not need
+
+            output_profiles(settings.destinations)
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._front:
             stack.enter_context(_OnlyOne(settings.data.path / "node.lock"))
@@ -93,9 +97,6 @@ class Node:
         wait_until_up(settings)
         log.info("broker answers", broker=describe(settings))
         if self._workers:
-            from dicom_node.results import output_profiles  # half a second that a mere listener does not need
-
-            output_profiles(settings.destinations)
             if not model_path(settings.engine.model).exists():
                 log.error("there is no such model; studies fail until there is one", model=settings.engine.model)
             environment = _environment(settings)

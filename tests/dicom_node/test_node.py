@@ -46,7 +46,7 @@ def test_studies_come_in_and_go_home_and_bad_ones_end_with_a_reason(
     mine = [result for result in results.values() if result.StudyInstanceUID == study]
     assert {str(result.PatientName) for result in mine} == {NAME}
     assert {result.AccessionNumber for result in mine} == {"A1"}
-    assert {result.Modality for result in mine} == {"SR", "SEG"}
+    assert {result.Modality for result in mine} == {"SR", "SEG", "PR", "OT"}
 
     # What went out comes back, as a PACS that routes everything does: it is taken, and nothing begins.
     back = [StoredFile.open(path) for path in pacs.files]
