@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test viewers validators lint check-peers phantom-model clean
+.PHONY: help setup demo test bench viewers validators lint check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -21,6 +21,10 @@ demo: .venv/.setup ## run the main job end to end and show its results (demo-out
 test: .venv/.test check-peers ## lint, type check and run all tests; installs Debian packages if it may
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
+
+bench: .venv/.test ## how long results take to write, and the commissioning model to answer
+	$(BIN)/python tests/bench/bench_writer.py
+	$(BIN)/medrega-pacs engine bench
 
 # make test does without these: they need a browser, npm and a download of 50 MB.
 viewers: PEERS := chromium fonts-dejavu-core orthanc orthanc-dicomweb orthanc-webviewer
