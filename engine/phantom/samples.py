@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import queue
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -75,8 +78,13 @@ def sample(rng: np.random.Generator, tokenizer: Tokenizer, tokens: int) -> list[
 
 
 def produce(target: Any, seed: int, folder: str, tokens: int) -> None:
-    """Fill a queue with samples, for ever."""
+    """Fill a queue with samples, until the training has ended, however it did."""
     torch.set_num_threads(1)
     rng, tokenizer = np.random.default_rng(seed), Tokenizer(Path(folder))
-    while True:
-        target.put([s for _ in range(16) for s in sample(rng, tokenizer, tokens)])
+    training = multiprocessing.parent_process()
+    made: list[Sample] = []
+    while training is None or training.is_alive():
+        made = made or [s for _ in range(16) for s in sample(rng, tokenizer, tokens)]
+        with suppress(queue.Full):
+            target.put(made, timeout=5)
+            made = []
