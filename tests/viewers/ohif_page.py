@@ -69,6 +69,11 @@ _PLACEMENT = """() => {
 _RECTANGLES = """() => [...document.querySelectorAll('svg.svg-layer rect[data-id]')].map(shape =>
     [shape.x, shape.y, shape.width, shape.height].map(length => length.baseVal.value))"""
 _SEGMENTATIONS = """count => cornerstoneTools.segmentation.state.getSegmentations().length >= count"""
+_GO = """([uid, frame]) => {
+    const {viewport} = cornerstone.getEnabledElements()[0];
+    const wanted = new RegExp(`/instances/${uid}/frames/${frame}([^0-9]|$)`);
+    return viewport.setImageIdIndex(viewport.getImageIds().findIndex(imageId => wanted.test(imageId)));
+}"""
 _SHOW_SEGMENTATIONS = """visible => {
     const {viewport} = cornerstone.getEnabledElements()[0];
     const {state, config} = cornerstoneTools.segmentation;
@@ -129,6 +134,12 @@ class OhifPage(ViewerPage):
             f"uid => ({_SHOWN})() && ({_PLACEMENT})().imageId.includes(uid)", arg=image.SOPInstanceUID
         )
         self.page.mouse.move(0, 0)
+        self.settle()
+
+    def go(self, sop_instance_uid: str, frame: int) -> None:
+        """Go to a frame of the series that is shown."""
+        self.page.evaluate(_GO, [sop_instance_uid, frame])
+        self.wait_for_image()
         self.settle()
 
     def document(self, result: Dataset) -> bytes:
