@@ -82,6 +82,7 @@ def produce(target: Any, seed: int, folder: str, tokens: int) -> None:
     torch.set_num_threads(1)
     rng, tokenizer = np.random.default_rng(seed), Tokenizer(Path(folder))
     training = multiprocessing.parent_process()
+    target.cancel_join_thread()  # what nobody takes any more must not keep this process
     made: list[Sample] = []
     while training is None or training.is_alive():
         made = made or [s for _ in range(16) for s in sample(rng, tokenizer, tokens)]
