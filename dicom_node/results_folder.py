@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from pydicom.dataset import Dataset
 
@@ -13,7 +15,9 @@ from dicom_node.report import report_text
 from engine.findings import Language, RunState, StudyReading
 from engine.study import Study
 from sr_writer import dump, kind_of
+from sr_writer.context import SERIES
 
+_RESULT: Final = re.compile(rf"(?:{'|'.join(SERIES)})(?:-\d+)?\.dcm")
 COMMISSIONING_NOTE = "Commissioning model: not for clinical use."
 RESEARCH_NOTE = "AI result, not verified: not for diagnosis."
 _UNMARKED = {
@@ -45,6 +49,9 @@ def write_results_folder(
         Languages of ``report.txt``.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if _RESULT.fullmatch(path.name):  # of an earlier reading, that may have had more
+            path.unlink()
     for result in results:
         (folder / f"{kind_of(result)}.dcm").write_bytes(dump(result))
     (folder / "reading.json").write_text(reading.to_json(), encoding="utf-8")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.findings import Language, StudyReading
     from engine.gate import Calibration
     from engine.plan import Plan
+    from engine.refine import Refiner
     from engine.runtime import Runtime
     from engine.study import Study
 
@@ -52,6 +53,7 @@ def read(
     from engine.findings import LANGUAGES
     from engine.gate import load_calibration
     from engine.plan import load_plans
+    from engine.refine import load_refiner
     from engine.runtime import load_runtime
     from engine.study import load_studies
 
@@ -65,13 +67,14 @@ def read(
     engine = settings.engine
     plans = load_plans(engine.plans)
     calibration = load_calibration(engine.calibration)
+    refiner = load_refiner(engine.refiner)
     runtime = load_runtime(
         engine.runtime, engine.model, threads=engine.threads, device=engine.device, dtype=engine.dtype
     )
     try:
         for study in studies:
             try:
-                reading = _read_one(study, runtime, plans, languages, calibration, out)
+                reading = _read_one(study, runtime, plans, languages, calibration, refiner, out)
             except MedregaError as error:
                 print_error(f"study {study.study_instance_uid}: {error}", error.advice)
                 failed += 1
@@ -91,6 +94,7 @@ def _read_one(
     plans: dict[str, Plan],
     languages: tuple[Language, ...],
     calibration: Calibration | None,
+    refiner: Refiner,
     out: Path,
 ) -> StudyReading:
     from dicom_node.picture import pictures_of
@@ -108,6 +112,7 @@ def _read_one(
             runtime,
             languages=languages,
             calibration=calibration,
+            refiner=refiner,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         profile = OutputProfile(languages=languages)

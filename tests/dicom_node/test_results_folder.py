@@ -10,6 +10,7 @@ from dicom_node import results_folder
 from dicom_node.picture import draw_overlay
 from engine import choose_plan, load_studies, read_study
 from engine.runtime.scripted import ScriptedRuntime
+from sr_writer import OutputProfile, write_results
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,17 @@ def test_a_picture_without_marks_says_why(
     monkeypatch.setattr(results_folder, "draw_overlay", drawn)
     results_folder.write_pages(tmp_path, study, reading, [], ("en",))
     assert notes[0].startswith(said)
+
+
+def test_a_folder_holds_the_results_of_its_last_reading_and_nothing_else_is_removed(tmp_path: Path) -> None:
+    written(tmp_path / "in", image())
+    (study,), _ = load_studies([tmp_path / "in"])
+    runtime = ScriptedRuntime(default="No finding")
+    reading = read_study(study, choose_plan(study, runtime.identity), runtime)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("seg-2.dcm", "gsps.dcm", "image.dcm", "segment.dcm"):
+        (out / name).write_bytes(b"")
+    results = write_results(reading, study.headers, OutputProfile())
+    results_folder.write_results_folder(out, study, reading, results, ("en",))
+    assert sorted(path.name for path in out.glob("*.dcm")) == ["image.dcm", "narrative-zh.dcm", "segment.dcm", "sr.dcm"]
