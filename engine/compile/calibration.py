@@ -11,7 +11,7 @@ from typing import Final
 
 from engine.findings import Language
 from engine.model.tokenizer import chat
-from engine.prompts import Prompts
+from engine.prompts import REGIONAL, Prompts
 
 _IMAGES: Final = ("chest X-ray", "CT scan", "MRI scan", "mammogram", "ultrasound image", "fundus photograph")
 _OBJECTS: Final[dict[Language, tuple[str, ...]]] = {
@@ -23,10 +23,10 @@ _OBJECTS: Final[dict[Language, tuple[str, ...]]] = {
 def calibration_lines(count: int = 512) -> bytes:
     """JSON lines with a ``text`` each, in the model's template, the same on every machine."""
     prompts = Prompts.shipped()
+    names = sorted(name for name in prompts.templates if not name.startswith(REGIONAL))  # it only begins others
     lines = []
     for place, (image, number) in enumerate(product(_IMAGES, range(count))):
-        name = sorted(prompts.templates)[place % len(prompts.templates)]
-        task, _, code = name.rpartition(".")
+        task, _, code = names[place % len(names)].rpartition(".")
         language: Language = "zh" if code == "zh" else "en"
         words = _OBJECTS[language]
         box = (number % 400, number % 300, 500 + number % 400, 400 + number % 500)

@@ -202,7 +202,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(
 
 def test_a_model_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.bench._COPIED", 1 << 22)
-    status, out, _ = run("bench", "--tokens", "8", "--batch", "1", "--json")
+    status, out, _ = run("bench", "--tokens", "32", "--batch", "1", "--json")
     figures = json.loads(out)
     assert status == 0
     assert figures["decoding"][0]["tokens_per_second"] > 0
