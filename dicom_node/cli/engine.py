@@ -11,7 +11,7 @@ import typer
 
 from dicom_node.cli import figures
 from dicom_node.cli.common import console, examples, print_error
-from dicom_node.cli.figures import ModelOption, RuntimeKind, RuntimeOption
+from dicom_node.cli.figures import ModelOption, RuntimeOption
 from engine.errors import MedregaError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def ask(
         ),
     ],
     model: ModelOption = "phantom",
-    runtime: RuntimeOption = RuntimeKind.ONNX,
+    runtime: RuntimeOption = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer.")] = 400,
     frame: Annotated[
         int, typer.Option("--frame", metavar="N", min=1, help="Which frame of a DICOM object; the first is 1.")
@@ -94,14 +94,14 @@ def ask(
     The answer keeps its special tokens: <ref>disc</ref><box>[[1, 2, 3, 4]]</box>.
     """
     from engine.evaluation.images import read_image
-    from engine.runtime import load_runtime
+    from engine.runtime import load_runtime, runtime_of
 
     if question.count("<image>") > 1:
         raise typer.BadParameter("a question holds <image> once", param_hint="--question")
     if "<image>" not in question:
         question = f"<image>\n{question}"
     pixels = read_image(image, frame)
-    loaded = load_runtime(runtime, model)
+    loaded = load_runtime(runtime or runtime_of(model), model)
     try:
         answer = loaded.ask(pixels, question, max_new_tokens=max_new_tokens)
     finally:

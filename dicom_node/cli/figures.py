@@ -25,7 +25,10 @@ class RuntimeKind(StrEnum):
 
 
 ModelOption = Annotated[str, typer.Option("--model", metavar="DIR", help="A shipped name or a folder.")]
-RuntimeOption = Annotated[RuntimeKind, typer.Option("--runtime", help="What runs it.")]
+RuntimeOption = Annotated[
+    RuntimeKind | None,
+    typer.Option("--runtime", help="What runs it; without, what the folder is for: a compiled engine, ONNX, PyTorch."),
+]
 
 
 def evaluate(
@@ -40,7 +43,7 @@ def evaluate(
         typer.Option("--images", metavar="DIR", exists=True, file_okay=False, help="Folder that the images lie in."),
     ],
     model: ModelOption = "phantom",
-    runtime: RuntimeOption = RuntimeKind.ONNX,
+    runtime: RuntimeOption = None,
     answers: Annotated[
         Path | None,
         typer.Option("--answers", metavar="FILE", help="Keeps the answers; FILE.answers.jsonl in this folder without."),
@@ -56,11 +59,11 @@ def evaluate(
     Answers are kept as they come: a run that was stopped goes on with the same command.
     """
     from engine.evaluation import Answers, ask_all, read_samples, score
-    from engine.runtime import load_runtime
+    from engine.runtime import load_runtime, runtime_of
 
     samples = read_samples(data)
     path = answers or Path(f"{data.stem}.answers.jsonl")
-    loaded = load_runtime(runtime, model)
+    loaded = load_runtime(runtime or runtime_of(model), model)
     try:
         kept = Answers(path, loaded, max_new_tokens)
         with progress() as bar:
@@ -111,7 +114,7 @@ def bench(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A shipped name, or a folder of the runtime's.")
     ] = "phantom",
-    runtime: RuntimeOption = RuntimeKind.ONNX,
+    runtime: RuntimeOption = None,
     batch: Annotated[
         str, typer.Option("--batch", metavar="N,N", help="How many questions at the same time, one run each.")
     ] = "1,4,16",
@@ -133,6 +136,7 @@ def bench(
     The bandwidth is measured in the same run. With random weights a toy model is held against the CPU too.
     """
     from engine.bench import PUBLISHED, measure
+    from engine.runtime import runtime_of
 
     try:
         batches = [int(number) for number in batch.split(",")]
@@ -141,7 +145,7 @@ def bench(
     if not batches or min(batches) < 1:
         raise typer.BadParameter("numbers from 1, with commas between", param_hint="--batch")
     sizes = PUBLISHED if random_weights and config is None else config
-    figures = measure(model, runtime, batches, tokens, device=device, sizes=sizes)
+    figures = measure(model, runtime or runtime_of(model), batches, tokens, device=device, sizes=sizes)
     if as_json:
         typer.echo(json.dumps(asdict(figures)))
         return

@@ -8,7 +8,7 @@ from typing import Final
 from engine.errors import ModelError
 from engine.runtime.protocol import Answer, CancelToken, Rgb, Runtime
 
-__all__ = ["RUNTIMES", "Answer", "CancelToken", "Rgb", "Runtime", "load_runtime", "model_path"]
+__all__ = ["RUNTIMES", "Answer", "CancelToken", "Rgb", "Runtime", "load_runtime", "model_path", "runtime_of"]
 
 RUNTIMES: Final = ("onnx", "torch", "tensorrt_llm", "scripted")
 _INSTALL: Final = {
@@ -23,6 +23,15 @@ _SHIPPED: Final = {"phantom": Path(__file__).parent.parent / "phantom" / "checkp
 def model_path(model: str) -> Path:
     """Return where a model is: the folder of a name that ships (``phantom``), else the path itself."""
     return _SHIPPED.get(model, Path(model))
+
+
+def runtime_of(model: str) -> str:
+    """Return the runtime that a model's folder is made for, the fastest of those that it can serve."""
+    path = model_path(model)
+    if (path / "engine").is_dir():
+        return "tensorrt_llm"
+    exported = all((path / f"{part}.onnx").is_file() for part in ("vision", "embed", "decoder"))
+    return "onnx" if exported else "torch"
 
 
 def load_runtime(
