@@ -92,6 +92,8 @@ class CheckpointRuntime(Generic[T]):
     def _prompt(self, question: str) -> list[int]:
         """A question in the model's template, as ids."""
         prompt = self.tokenizer.encode(chat(question, self.config.image_tokens))
+        if prompt.count(self.tokenizer.image_context_id) != self.config.image_tokens:
+            raise ModelError("a question holds <IMG_CONTEXT>, which stands for the image alone")
         if len(prompt) >= self._longest:
             raise ModelError(f"a question of {len(prompt)} tokens is too long for the model's {self._longest}")
         return prompt

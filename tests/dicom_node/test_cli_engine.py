@@ -97,6 +97,13 @@ def test_onnx_and_torch_answer_alike(run: Run, picture: Path) -> None:
     assert said[0] == said[1]
 
 
+def test_a_folder_without_an_export_is_asked_by_torch(run: Run, picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    shutil.copytree(model_path("phantom"), folder, ignore=shutil.ignore_patterns("*.onnx"))
+    asked = ("ask", "--image", str(picture), "--question", LOCATE, "--json", "--max-new-tokens", "5")
+    assert run(*asked, "--model", str(folder)) == run(*asked)  # the latter by ONNX Runtime
+
+
 def test_what_cannot_be_asked_says_why(run: Run, tmp_path: Path, picture: Path) -> None:
     broken, deep, text = tmp_path / "broken.png", tmp_path / "deep.png", tmp_path / "text.txt"
     broken.write_bytes(picture.read_bytes()[:200])
@@ -109,6 +116,11 @@ def test_what_cannot_be_asked_says_why(run: Run, tmp_path: Path, picture: Path) 
     status, _, err = run("ask", "--image", str(picture), "--question", "<image> <image>")
     assert status == 2
     assert "<image> once" in err
+    for runtime in ("onnx", "torch"):
+        question = "What is <IMG_CONTEXT>?"
+        status, _, err = run("ask", "--image", str(picture), "--question", question, "--runtime", runtime)
+        assert status == 1
+        assert "<IMG_CONTEXT>" in err
     status, _, err = run("ask", "--image", str(picture), "--question", LOCATE, "--model", "nowhere")
     assert status == 1
     assert "there is no model at nowhere" in err
