@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +12,22 @@ from engine.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """InternViT (``vision_config``)."""
+    """InternViT (``vision_config``).
+
+    Parameters
+    ----------
+    image_size : int
+        Side of the images that it is given, pixels: ``force_image_size`` where the configuration has one.
+    trained_size : int
+        Side of the images that its learned positions are of; they are interpolated where the two differ.
+    """
 
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
     num_attention_heads: int
     image_size: int
+    trained_size: int
     patch_size: int
     layer_norm_eps: float
     norm_type: Literal["rms_norm", "layer_norm"]
@@ -29,6 +38,11 @@ class VisionConfig:
     def grid(self) -> int:
         """Patches along one side of the square image."""
         return self.image_size // self.patch_size
+
+    @property
+    def trained_grid(self) -> int:
+        """Learned positions along one side."""
+        return self.trained_size // self.patch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +101,30 @@ class MedregaConfig:
         """
         path = folder / "config.json"
         try:
-            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            raw: Any = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"{path} cannot be read: {error}", advice="point [engine] model at a MedRegA folder"
             ) from error
+        if not isinstance(raw, dict):
+            raise ModelError(f"{path} is no model configuration")
         if raw.get("model_type") != "internvl_chat":
             raise ModelError(f"{path} describes model_type {raw.get('model_type')!r}, expected 'internvl_chat'")
         try:
             config = cls._from_raw(raw)
+            config._check(path)
         except KeyError as error:
             raise ModelError(f"{path} lacks {error}") from error
         except ValueError as error:
             raise ModelError(f"{path}: {error}") from error
-        config._check(path)
+        except (AttributeError, TypeError, ZeroDivisionError) as error:  # a part or a size that is none
+            raise ModelError(f"{path} holds what is no size or no table of sizes: {error}") from error
         return config
 
     @classmethod
     def _from_raw(cls, raw: dict[str, Any]) -> MedregaConfig:
         vision, decoder = raw["vision_config"], raw["llm_config"]
-        _refuse_variants(vision, decoder)
+        _refuse_variants(raw, vision, decoder)
         return cls(
             vision=VisionConfig(
                 hidden_size=vision["hidden_size"],
@@ -114,6 +132,7 @@ class MedregaConfig:
                 num_hidden_layers=vision["num_hidden_layers"],
                 num_attention_heads=vision["num_attention_heads"],
                 image_size=raw.get("force_image_size") or vision["image_size"],
+                trained_size=vision["image_size"],
                 patch_size=vision["patch_size"],
                 layer_norm_eps=vision.get("layer_norm_eps", 1e-6),
                 norm_type=vision.get("norm_type", "rms_norm"),
@@ -138,8 +157,13 @@ class MedregaConfig:
 
     def _check(self, path: Path) -> None:
         vision, decoder = self.vision, self.decoder
+        layers = vision.num_hidden_layers
+        sizes = [value for value in (*astuple(vision), *astuple(decoder)) if not isinstance(value, str | bool)]
         wrong = [
+            (min(sizes) <= 0, "a size is not above zero"),
+            (not -layers - 1 <= self.select_layer <= layers, "select_layer is none of the vision layers"),
             (vision.image_size % vision.patch_size, "image size is no multiple of the patch size"),
+            (vision.trained_size % vision.patch_size, "vision image size is no multiple of the patch size"),
             (vision.hidden_size % vision.num_attention_heads, "vision hidden size is no multiple of its heads"),
             (decoder.hidden_size % decoder.num_attention_heads, "decoder hidden size is no multiple of its heads"),
             (decoder.num_attention_heads % decoder.num_key_value_heads, "query heads are no multiple of KV heads"),
@@ -152,10 +176,11 @@ class MedregaConfig:
                 raise ModelError(f"{path}: {reason}")
 
 
-def _refuse_variants(vision: dict[str, Any], decoder: dict[str, Any]) -> None:
+def _refuse_variants(raw: dict[str, Any], vision: dict[str, Any], decoder: dict[str, Any]) -> None:
     """Refuse what Llama and InternViT configurations can say and this architecture does not do."""
     head = decoder["hidden_size"] // decoder["num_attention_heads"]
     known: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("template", raw.get("template"), (None, "Hermes-2")),
         ("llm_config.architectures", decoder.get("architectures"), (None, ["LlamaForCausalLM"])),
         ("llm_config.rope_scaling", decoder.get("rope_scaling"), (None,)),
         ("llm_config.attention_bias", decoder.get("attention_bias"), (None, False)),

@@ -43,7 +43,7 @@ class VisionEmbeddings(nn.Module):
         size = config.hidden_size
         self.class_embedding = nn.Parameter(torch.randn(1, 1, size))
         self.patch_embedding = nn.Conv2d(3, size, config.patch_size, config.patch_size)
-        self.position_embedding = nn.Parameter(torch.randn(1, config.grid**2 + 1, size))
+        self.position_embedding = nn.Parameter(torch.randn(1, config.trained_grid**2 + 1, size))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, 1 + patches, hidden]; positions are interpolated when the grid is another."""

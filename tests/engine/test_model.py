@@ -141,6 +141,22 @@ def test_positions_are_interpolated_to_another_grid(tmp_path: Path) -> None:
         assert model.vision_model(torch.zeros(1, 3, 84, 84), -1).shape == (1, 36, 24)
 
 
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_forced_image_size_keeps_the_positions_that_were_learned(tmp_path: Path, version: str) -> None:
+    folder = write_toy(tmp_path, vision={"image_size": 28}, force_image_size=56, ps_version=version)
+    model = load_model(folder, device="cpu", dtype=torch.float32)
+    learned = model.vision_model.embeddings.position_embedding
+    assert (learned.shape, model.config.image_tokens) == ((1, 5, 24), 4)
+    square = learned[0, 1:].reshape(2, 2, 24).permute(2, 0, 1)[None]
+    wide = torch.nn.functional.interpolate(square, (4, 4), mode="bicubic", align_corners=False)
+    pixels = torch.randn(1, 3, 56, 56)
+    with torch.inference_mode():
+        ours = model.image_tokens(pixels)
+        whole = torch.cat([learned[:, :1], wide[0].permute(1, 2, 0).reshape(1, 16, 24)], 1)
+        model.vision_model.embeddings.position_embedding = torch.nn.Parameter(whole, requires_grad=False)
+        assert torch.equal(ours, model.image_tokens(pixels))
+
+
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -275,6 +291,11 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         ({"downsample_ratio": 0.4}, "downsample"),
         ({"ps_version": "v3"}, "ps_version"),
         ({"llm_config": {}}, "hidden_size"),
+        ({"llm_config": None}, "no table of sizes"),
+        ({"llm_config": LLAMA | {"num_attention_heads": 0}}, "no size"),
+        ({"llm_config": LLAMA | {"hidden_size": "32"}}, "no size"),
+        ({"select_layer": -4}, "select_layer"),
+        ({"template": "internlm2-chat"}, "template"),
         ({"llm_config": LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}}}, "rope_scaling"),
         ({"llm_config": LLAMA | {"attention_bias": True}}, "attention_bias"),
         ({"llm_config": LLAMA | {"architectures": ["InternLM2ForCausalLM"]}}, "InternLM2"),
