@@ -217,7 +217,7 @@ def _check_regions(main: Dataset, reading: StudyReading, known: Sources) -> None
             raise GateError("sr: a region's group does not have exactly one SCOORD")
         image, item = known.image(region.sop_instance_uid), coordinates[0]
         if item.ValueType == "SCOORD3D":
-            if str(item.ReferencedFrameOfReferenceUID) != str(image.header.get("FrameOfReferenceUID")):
+            if str(item.ReferencedFrameOfReferenceUID) != image.frame_of_reference_uid:
                 raise GateError("sr: a region lies in another frame of reference than its slide's")
             expected = slide_polygon(region, image)
         else:

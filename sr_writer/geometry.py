@@ -87,7 +87,7 @@ def frame_geometry(image: SourceImage, frame: int) -> FrameGeometry | None:
         None unless frame of reference, orientation, position and spacing are all there and make sense.
     """
     header = image.header
-    frame_of_reference = str(header.get("FrameOfReferenceUID") or "")
+    frame_of_reference = image.frame_of_reference_uid
     if not frame_of_reference:
         return None
     orientation = decimals(group_value(header, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)

@@ -34,9 +34,8 @@ def library_entry(image: SourceImage) -> Dataset:
     The descriptors of a modality are all there or none is: an entry without them is valid, and half of one is not.
     """
     attributes: dict[str, Any] = {}
-    frame_of_reference = image.header.get("FrameOfReferenceUID")
-    if frame_of_reference:
-        attributes["FrameOfReferenceUID"] = str(frame_of_reference)
+    if image.frame_of_reference_uid:
+        attributes["FrameOfReferenceUID"] = image.frame_of_reference_uid
     values = {keyword: decimals(image.header.get(keyword), count) for keyword, count in _CROSS_SECTIONAL.items()}
     described = image.modality in _CROSS_SECTIONAL_MODALITIES and all(values.values())
     if described:

@@ -10,7 +10,7 @@ import re
 from typing import Any, Final
 
 from pydicom import config
-from pydicom.datadict import dictionary_VM, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -135,6 +135,8 @@ def patient_and_study(header: Dataset) -> Dataset:
     for keyword, condition in _CONDITIONAL.items():
         if keyword in modules and not modules.get(condition):
             delattr(modules, keyword)
+    if not (modules.get("DeidentificationMethod") or modules.get("DeidentificationMethodCodeSequence")):
+        modules.pop("PatientIdentityRemoved", None)  # YES demands to be told how (PS3.3 C.7.1.1)
     if not _OFFSET.fullmatch(str(modules.get("TimezoneOffsetFromUTC") or "")):
         modules.pop("TimezoneOffsetFromUTC", None)
     if modules.PatientSex not in _SEXES:
@@ -197,14 +199,18 @@ def _usable(header: Dataset, keyword: str, undeclared: bool) -> DataElement | No
     if tag is None or tag not in header:
         return None
     try:
-        element = header[tag]
-        if element.VR == "SQ":
+        element, vr = header[tag], dictionary_VR(tag)
+        if (element.VR == "SQ") != (vr == "SQ"):
+            raise ValueError("a sequence where there is none, or none where there is one")
+        if vr == "SQ":
             return _complete_sequence(element, undeclared)
+        if vr != element.VR:  # a device's mistake, which is not repeated; the value may be fine
+            element = DataElement(tag, vr, _words(element))
         value = utf8(element, undeclared=undeclared)
         if isinstance(value, list) and dictionary_VM(tag) == "1":
             raise ValueError("more than one value")
         for item in value if isinstance(value, list) else [value]:
-            validate_value(element.VR, item if isinstance(item, bytes) else str(item), config.RAISE)
+            validate_value(vr, item if isinstance(item, bytes) else str(item), config.RAISE)
             if isinstance(item, str) and any(ord(character) < 0x20 for character in item):
                 raise ValueError("control character")
     except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError, OverflowError) as error:
@@ -216,7 +222,16 @@ def _usable(header: Dataset, keyword: str, undeclared: bool) -> DataElement | No
         return None
     if value is None or value == "" or value == []:
         return None
-    return DataElement(tag, element.VR, value)
+    return DataElement(tag, vr, value)
+
+
+def _words(element: DataElement) -> str | list[str]:
+    """Give a value as it would be spelled, whatever it was taken for."""
+    if element.VM > 1:
+        return [str(item) for item in element.value]
+    if isinstance(element.value, bytes):
+        raise ValueError("bytes of no known meaning")
+    return "" if element.value is None else str(element.value)
 
 
 def _complete_sequence(element: DataElement, undeclared: bool) -> DataElement | None:

@@ -139,7 +139,8 @@ def write_presentation_states(context: Context) -> list[Dataset]:
     """
     groups: dict[tuple[Any, ...], list[_Frame]] = {}
     for image, number in key_frames(context):
-        if "TotalPixelMatrixRows" not in image.header:
+        # A displayed area needs two corners that differ (PS3.3 C.10.4), and a single line has none.
+        if "TotalPixelMatrixRows" not in image.header and min(image.rows, image.columns) > 1:
             frame = _Frame(image, number)
             groups.setdefault(frame.group, []).append(frame)
     return [_state(context, frames, index) for index, frames in enumerate(groups.values())]

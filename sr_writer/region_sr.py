@@ -12,9 +12,12 @@ from typing import Final
 
 import numpy as np
 from highdicom.sr import (
+    CodeContentItem,
     CodedConcept,
     Comprehensive3DSR,
     ComprehensiveSR,
+    ContainerContentItem,
+    ContentSequence,
     FindingSite,
     GraphicTypeValues,
     GraphicTypeValues3D,
@@ -50,6 +53,7 @@ LANGUAGE_CODES: Final[dict[Language, Code]] = {
 }
 """PS3.16 CID 5000."""
 _SR_CLASSES: Final = (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage)
+_QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _ORIGINAL_SOURCE: Final = CodedConcept.from_code(codes.DCM.OriginalSource)
 
 
@@ -102,6 +106,7 @@ def write_region_sr(context: Context) -> Dataset:
         **context.common("sr", 0, languages, "SR"),
     )
     result.ContentSequence = content
+    result.ContentSequence.extend(_evaluations(context))
     return context.finish(result)
 
 
@@ -182,13 +187,31 @@ def _groups(
             yield group, place, image
 
 
+def _evaluations(context: Context) -> ContentSequence:
+    """Say the findings that lie nowhere on an image (TID 1500, row 12), where no narrative says them."""
+    container = ContainerContentItem(name=_QUALITATIVE_EVALUATIONS, relationship_type=RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = ContentSequence()
+    for finding, concept in zip(context.reading.findings, context.concepts, strict=True):
+        if not finding.regions:
+            words = clean_text(comment(context.reading, finding, context.profile.languages))
+            contains = RelationshipTypeValues.CONTAINS
+            container.ContentSequence.append(
+                CodeContentItem(name=codes.DCM.Finding, value=concept.code, relationship_type=contains)
+            )
+            container.ContentSequence.append(
+                TextContentItem(name=codes.DCM.Comment, value=words, relationship_type=contains)
+            )
+    said = context.profile.narrative_sr or not container.ContentSequence
+    return ContentSequence([] if said else [container])
+
+
 def _place(region: Region, image: SourceImage) -> ImageRegion | ImageRegion3D:
     polygon = slide_polygon(region, image)
     if polygon is not None:
         return ImageRegion3D(
             graphic_type=GraphicTypeValues3D.POLYGON,
             graphic_data=polygon,
-            frame_of_reference_uid=str(image.header.FrameOfReferenceUID),
+            frame_of_reference_uid=image.frame_of_reference_uid,
         )
     source = SourceImageForRegion(
         referenced_sop_class_uid=image.known_class_uid,

@@ -144,6 +144,8 @@ def _legend(context: Context, image: SourceImage, frame: int) -> Iterator[tuple[
             for words in (state_words(reading, language), *limits(reading, language)):
                 yield clean_line(words, SHORT_TEXT), _WORDS
         here = set(range(len(reading.findings)))
+    if not context.profile.writes_sr:  # what lies nowhere on an image would be said nowhere
+        here |= {index for index, finding in enumerate(reading.findings) if not finding.regions}
     if context.profile.sc_style == "labelled":
         for index in sorted(here):
             words = " | ".join(finding_words(reading.findings[index], language) for language in languages)

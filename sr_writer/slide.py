@@ -102,7 +102,7 @@ def tiles_stand_in(image: SourceImage, tiles: Sequence[TileGeometry]) -> Dataset
         Rows=1,
         Columns=1,
         NumberOfFrames=len(tiles),
-        FrameOfReferenceUID=str(header.FrameOfReferenceUID),
+        FrameOfReferenceUID=image.frame_of_reference_uid,
         ImageOrientationSlide=list(header.ImageOrientationSlide),
         TotalPixelMatrixOriginSequence=header.TotalPixelMatrixOriginSequence,
         TotalPixelMatrixColumns=int(header.get("TotalPixelMatrixColumns") or image.columns),
@@ -115,7 +115,7 @@ def tiles_stand_in(image: SourceImage, tiles: Sequence[TileGeometry]) -> Dataset
 def _placement(image: SourceImage, frame: int) -> tuple[ImageToReferenceTransformer, tuple[int, int]] | None:
     """Find the way from the whole slide's pixels to mm, and the tile's corner among those pixels."""
     header = image.header
-    if image.modality != _MODALITY or not header.get("FrameOfReferenceUID"):
+    if image.modality != _MODALITY or not image.frame_of_reference_uid:
         return None
     origin = (header.get("TotalPixelMatrixOriginSequence") or [Dataset()])[0]
     place = [

@@ -83,6 +83,12 @@ class SourceImage:
         return known_class(self.sop_class_uid, self.frames)
 
     @property
+    def frame_of_reference_uid(self) -> str:
+        """Its frame of reference; empty where it has none, or one by a name that no result could repeat."""
+        uid = str(self.header.get("FrameOfReferenceUID") or "")
+        return uid if UID(uid).is_valid else ""
+
+    @property
     def is_image(self) -> bool:
         """Whether it has pixels that a region can lie on."""
         return self.rows > 0 and self.columns > 0
@@ -135,6 +141,7 @@ class Sources:
             If none is left, one is of another study, or two are of different patients.
         """
         images: dict[str, SourceImage] = {}
+        patients: set[str] = set()
         unusable: WriteError | None = None
         for header in headers:
             try:
@@ -145,9 +152,10 @@ class Sources:
             if image.study_instance_uid != study_instance_uid:
                 raise WriteError(f"a source image is not of the study {study_instance_uid} that was read")
             images.setdefault(image.sop_instance_uid, image)
+            patients.add(str(header.get("PatientID") or ""))
         if not images:
             raise unusable or WriteError("results need at least one source header to belong to a study")
-        if len({str(image.header.get("PatientID") or "") for image in images.values()}) > 1:
+        if len(patients) > 1:
             raise WriteError(
                 "the study's images carry different PatientID values",
                 advice="Correct the study at its source: results cannot be filed under two patients.",
