@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
-from typing import Final
+from typing import Final, cast
 
 from fpdf import FPDF, FontFace
+from fpdf.enums import MethodReturnValue
 from PIL import Image
 
 from engine.findings import Language
@@ -25,6 +26,8 @@ _TEXT: Final = 10.0
 """Points."""
 _SMALL: Final = 7.5
 _LINE: Final = 5.2
+_MOST_LINES: Final = 36
+"""In one row of a table, which cannot go on on the next page."""
 _BAND: Final[Colour] = (255, 193, 7)
 _HEAD: Final[Colour] = (233, 236, 239)
 _SINGLE: Final = (150.0, 110.0)
@@ -117,7 +120,7 @@ def _set(pdf: FPDF, section: Section) -> None:
     if section.table:
         style = FontFace(fill_color=_HEAD)
         with pdf.table(
-            section.table,
+            [_fitting(pdf, row, section.widths) for row in section.table],
             col_widths=section.widths,
             headings_style=style,
             line_height=_LINE,
@@ -128,6 +131,17 @@ def _set(pdf: FPDF, section: Section) -> None:
             pass
     _set_pictures(pdf, section.pictures)
     pdf.ln(3)
+
+
+def _fitting(pdf: FPDF, row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Cut cells that would not fit on a page; their words are in the SR in full."""
+    cells = []
+    for words, width in zip(row, widths, strict=True):
+        inner = pdf.epw * width / sum(widths) - 2
+        told = pdf.multi_cell(inner, _LINE, words, align="L", dry_run=True, output=MethodReturnValue.LINES)
+        lines = cast("list[str]", told)  # what is returned depends on what is asked for
+        cells.append(words if len(lines) <= _MOST_LINES else "\n".join([*lines[: _MOST_LINES - 1], "…"]))
+    return cells
 
 
 def _set_pictures(pdf: FPDF, pictures: Sequence[tuple[Image.Image, str]]) -> None:

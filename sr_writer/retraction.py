@@ -76,8 +76,9 @@ def write_retraction(results: Sequence[Dataset], reason: RejectionReason, create
     """
     if len({str(result.get("StudyInstanceUID")) for result in results}) != 1:
         raise WriteError("a retraction needs results of one study")
+    results = sorted(results, key=lambda result: str(result.SOPInstanceUID))  # whatever order they came in
     first = results[0]
-    uids = sorted(str(result.SOPInstanceUID) for result in results)
+    uids = [str(result.SOPInstanceUID) for result in results]
     names = (WRITER_VERSION, "retraction", reason.value, created.isoformat(), *uids)
     patient = patient_and_study(first)
     when = local_time(created, patient)
