@@ -50,8 +50,6 @@ def studies(
     config: ConfigOption = None,
 ) -> None:
     """List the studies, newest first: where each stands, since when, and why."""
-    from rich.table import Column, Table
-
     from dicom_node.ledger import State
 
     known = [item.value for item in State]
@@ -62,14 +60,19 @@ def studies(
     if as_json:
         _print_json([asdict(item) for item in found])
         return
-    # A UID is there to be copied, so it is never cut or broken.
-    longest = max((len(item.study_instance_uid) for item in found), default=0)
-    study_column = Column("study", no_wrap=True, min_width=longest)
-    table = Table(study_column, "state", "since", "images", "from", "why", box=None)
+    if not found:
+        console().print("no studies")
+        return
+    rows = [("study", "state", "since", "images", "from")]
     for item in found:
-        images, callers = str(item.instances), ", ".join(item.calling_aets)
-        table.add_row(item.study_instance_uid, item.state, _ago(item.age_seconds), images, callers, item.reason)
-    console().print(table if found else "no studies")
+        callers = ", ".join(item.calling_aets)
+        rows.append((item.study_instance_uid, item.state, _ago(item.age_seconds), str(item.instances), callers))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # A UID is there to be copied and a reason to be read, so neither is cut or broken: a reason has a line of its own.
+    for row, reason in zip(rows, ["", *(item.reason for item in found)], strict=True):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if reason:
+            typer.echo(f"    {reason}")
 
 
 def study(uid: UidArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:

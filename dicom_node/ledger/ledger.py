@@ -241,7 +241,10 @@ class Ledger(Part):
                 select(Run).where(Run.study_instance_uid == study_instance_uid, Run.state.in_(ACTIVE)).with_for_update()
             ).all()
             if not runs:
-                raise NodeError("nothing is under way for this study")
+                raise NodeError(
+                    "nothing is under way for this study",
+                    advice="`medrega-pacs study` shows where it stands, `retract` withdraws what was delivered",
+                )
             for run in runs:
                 self._drop_lease(session, run_key(run.id))
                 session.execute(
