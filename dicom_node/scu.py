@@ -105,8 +105,10 @@ class StoredFile:
         """
         try:
             meta = read_file_meta_info(path)
-        except (InvalidDicomError, OSError, ValueError, NotImplementedError) as error:
-            raise NotDicomError(f"not a DICOM file ({type(error).__name__})") from None
+        except OSError as error:
+            raise NotDicomError(f"cannot be read ({error.strerror})") from None
+        except (InvalidDicomError, ValueError, NotImplementedError):
+            raise NotDicomError("not a DICOM file") from None
         keywords = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
         uids = [str(meta.get(keyword, "")) for keyword in keywords]
         if not all(uids):

@@ -53,6 +53,7 @@ _WORDS: Final = {
     "dict_type": "should be a table with keys of its own",
     "model_type": "should be a table with keys of its own",
     "missing": "is missing",
+    "string_pattern_mismatch": "is none of the values it may have (see deploy/SETTINGS.md)",
     "tuple_type": "should be a list; a list of tables has double brackets, as [[destinations]]",
 }
 """What pydantic says in Python's terms, in those of the file."""

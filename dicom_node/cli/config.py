@@ -37,6 +37,7 @@ def check(config: ConfigOption = None) -> None:
     from dicom_node.results import output_profiles
     from engine.gate import load_calibration
     from engine.plan import load_plans
+    from engine.refine import load_refiner
     from engine.runtime import model_path
 
     settings = load_settings(config)
@@ -45,6 +46,7 @@ def check(config: ConfigOption = None) -> None:
     output_profiles(settings.destinations)
     load_plans(settings.engine.plans)
     load_calibration(settings.engine.calibration)
+    load_refiner(settings.engine.refiner)
     if not model_path(settings.engine.model).exists():
         raise SettingsError(
             f"engine.model: there is no model at {settings.engine.model}",

@@ -109,7 +109,7 @@ def test_files_are_sent_and_counted(run: Run, tmp_path: Path) -> None:
         Path("notes.txt").write_text("no image")
         status, _, err = run("send", CT, "notes.txt", "--to", str(receiver.peer))
         assert status == 1
-        assert "notes.txt: not a DICOM file" in err
+        assert "notes.txt: not a DICOM file\n" in err
 
 
 def test_a_destination_is_known_by_its_name(run: Run, tmp_path: Path) -> None:
@@ -136,6 +136,7 @@ def test_a_wrong_setting_is_one_line_with_advice(run: Run) -> None:
     [
         ('[engine]\nmodel = "nowhere"\n', "engine.model: there is no model at nowhere"),
         ('[engine]\ncalibration = "none.json"\n', "the calibration file none.json cannot be read"),
+        ('[engine]\nrefiner = "none.toml"\n', "none.toml"),
         ('[broker]\nurl = "http://user:SECRET@host"\n', "broker.url is no URL of a Redis"),
         ('[ledger]\nurl = "nonsense://SECRET"\n', "ledger.url cannot be used"),
     ],
@@ -274,6 +275,7 @@ def test_a_study_is_listed_shown_cancelled_and_tried_again(run: Run) -> None:
     status, _, err = run("cancel", "1.2.3")
     assert status == 1
     assert "nothing is under way" in err
+    assert "retract" in err
     assert run("retry", "1.2.3")[1] == "the study is QUEUED\n"
 
 
@@ -281,6 +283,9 @@ def test_the_longest_uid_is_listed_whole(run: Run, ledger: Ledger) -> None:
     uid = "1.2." + "3" * 60
     ledger.intake.record(ReceivedInstance(uid, "1.2.4", "1.2.7", "1.2.6", "1.2.840.10008.1.2", "CT1", "x.dcm"))
     assert uid in run("studies")[1]
+    ledger.cancel(uid)
+    assert f"{uid}  CANCELLED" in run("studies")[1]
+    assert "\n    cancelled on request\n" in run("studies")[1]
 
 
 def test_studies_of_an_empty_ledger(run: Run) -> None:

@@ -81,6 +81,7 @@ def test_a_child_process_gets_the_same_settings(tmp_path: Path, monkeypatch: pyt
         ('[listener]\naet = "A TITLE THAT IS TOO LONG"\n', "listener.aet: an AE title is 1 to 16", ""),
         ('[listener]\nhost = "0.0.0.0"\n', "calling_aets", ""),
         ('[engine]\nruntime = "onxx"\n', "engine.runtime", ""),
+        ('[engine]\nrefiner = "thresh"\n', "engine.refiner: is none of the values it may have", ""),
         ('[destinations]\nname = "a"\n', "double brackets, as [[destinations]]", ""),
         ('data = "medrega-data"\n', "data: should be a table", ""),
         ('[[destinations]]\nname = "a"\naet = "A"\n', "destinations[0].port: is missing", ""),
