@@ -101,10 +101,11 @@ def which(
 
     Exit status 1 if there is no plan for a study.
     """
-    from engine.plan import fitting_plans
+    from engine.plan import fitting_plans, read_plans
     from engine.study import load_studies
 
-    plans = _plans(config)
+    settings = load_settings(config)
+    plans = read_plans(settings.engine.plans)
     if name is not None and name not in plans:
         raise typer.BadParameter(f"there is no plan {name!r}; known: {', '.join(sorted(plans))}", param_hint="--plan")
     studies, refused = load_studies(paths)
@@ -131,6 +132,9 @@ def which(
     else:
         for one in told:
             _print_which(one)
+    if told and name is None and not commissioning and settings.engine.model == "phantom":
+        note = "the settings name the commissioning model, which reads every study by its own plan"
+        typer.echo(f"Note: {note}; --commissioning shows it. This is what a clinical model gets.", err=True)
     if failed or not studies:
         raise typer.Exit(1)
 
