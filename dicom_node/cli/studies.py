@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -171,9 +172,13 @@ def _print_record(record: StudyRecord) -> None:
     elif record.results:
         out.print(f"Results: {', '.join(item.kind for item in record.results)}; no destination")
     events = Table("when", "what", "why", title="Events", title_justify="left", box=None)
+    happened = []
     for event in record.events:
         change = f"{event.from_state or ''} -> {event.to_state}" if event.to_state else event.kind
-        events.add_row(_time(event.at), change.removeprefix(" -> "), event.reason)
+        happened.append((_time(event.at), change.removeprefix(" -> "), event.reason))
+    for (at, change, reason), alike in groupby(happened):  # a delivery that fails says so of each of its results
+        count = len(list(alike))
+        events.add_row(at, change, f"{reason} ({count} times)" if count > 1 else reason)
     out.print(events)
 
 

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pydicom
@@ -15,7 +17,7 @@ from typer.main import get_command
 from dicom_node.cli import main
 from dicom_node.cli.app import app
 from dicom_node.ledger import Ledger
-from dicom_node.ledger.records import ReceivedInstance
+from dicom_node.ledger.records import EventRecord, ReceivedInstance
 from dicom_node.receiver import Receiver
 from dicom_node.settings import Settings
 
@@ -286,6 +288,18 @@ def test_the_longest_uid_is_listed_whole(run: Run, ledger: Ledger) -> None:
     ledger.cancel(uid)
     assert f"{uid}  CANCELLED" in run("studies")[1]
     assert "\n    cancelled on request\n" in run("studies")[1]
+
+
+def test_what_happened_to_each_result_alike_is_told_once(
+    run: Run, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = EventRecord(datetime.now(UTC), None, "delivery", None, None, "pacs: failed: no answer")
+    record = replace(ledger.study("1.2.3"), events=(failed, failed, failed, replace(failed, reason="pacs: other")))
+    monkeypatch.setattr(Ledger, "study", lambda *_: record)
+    out = run("study", "1.2.3")[1]
+    assert out.count("no answer") == 1
+    assert "no answer (3 times)" in out
+    assert "pacs: other" in out
 
 
 def test_studies_of_an_empty_ledger(run: Run) -> None:
