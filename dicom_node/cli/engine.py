@@ -63,8 +63,9 @@ ModelArgument = Annotated[
 
 @app.command(
     epilog=examples(
-        'engine ask --image image.dcm --question "Please locate <ref>disc</ref> in this X-ray image."',
-        'engine ask --model MedRegA --runtime torch --image a.png --question "<image>\\nDescribe the image." --json',
+        "engine ask --image image.dcm --question "
+        '"What is <ref>this</ref><box>[[63, 290, 261, 594]]</box> in this X-ray image?"',
+        'engine ask --model MedRegA --image a.png --question "Describe the image." --json',
     )
 )
 def ask(
@@ -92,6 +93,8 @@ def ask(
     """Ask a model one question about one image, in the model's own template.
 
     The answer keeps its special tokens: <ref>disc</ref><box>[[1, 2, 3, 4]]</box>.
+
+    A model answers as it was trained: the one that ships knows the prompts of a reading and little else.
     """
     from engine.evaluation.images import read_image
     from engine.runtime import load_runtime, runtime_of
