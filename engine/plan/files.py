@@ -51,7 +51,11 @@ def parse_plan(text: str) -> Plan | list[PlanFault]:
     except RecursionError:
         return [PlanFault(1, 1, "not TOML: its arrays or tables are nested too deeply")]
     except ValidationError as error:
-        return sorted((_fault(text, detail) for detail in error.errors()), key=lambda one: (one.line, one.column))
+        details = error.errors()
+        inside = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
+        # A list is too short for pydantic where an item of it is wrong; the item says enough.
+        told = (one for one in details if not (one["type"] == "too_short" and one["loc"] in inside))
+        return sorted((_fault(text, detail) for detail in told), key=lambda one: (one.line, one.column))
 
 
 def load_plan(path: Path) -> Plan:

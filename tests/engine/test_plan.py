@@ -94,6 +94,13 @@ def test_fault_has_a_line_and_a_column(old, new, line, column):
     assert (line, column) in [(fault.line, fault.column) for fault in faults]
 
 
+def test_a_wrong_item_is_the_only_fault_of_its_list():
+    (fault,) = parse_plan(GOOD.replace('"detection"', '"paint"'))
+    assert fault.why.startswith("tasks.0: Input should be 'detection'")
+    (fault,) = parse_plan(GOOD.replace('"detection"', ""))
+    assert fault.why.startswith("tasks: ")
+
+
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")), st.integers(0, len(GOOD)))
 def test_any_text_is_a_plan_or_has_faults(text, place):
     for whole in (text, GOOD[:place] + text + GOOD[place:]):
