@@ -12,11 +12,11 @@ from typing import Any, Final, Literal
 from engine.compile import engines, vision
 from engine.compile.checkpoint import check_parallel, checkpoint_outputs
 from engine.compile.manifest import STEPS, Manifest, Output, Report, Step
-from engine.compile.split import LANGUAGE, split_outputs
+from engine.compile.split import split_outputs
 from engine.compile.streams import file_digest
 from engine.errors import ModelError
 from engine.model.config import MedregaConfig
-from engine.model.stored import Stored, shards, stored_tensors
+from engine.model.stored import LANGUAGE, Stored, shards, stored_tensors
 from engine.model.tokenizer import TOKENIZER_FILES, Tokenizer
 from engine.resources import require_disk
 

@@ -12,10 +12,9 @@ from typing import Any, Final
 from engine.compile.manifest import Output
 from engine.compile.streams import Cut, Entry
 from engine.model.config import MedregaConfig
-from engine.model.stored import Stored
+from engine.model.stored import LANGUAGE, Stored
 from engine.model.tokenizer import TOKENIZER_FILES
 
-LANGUAGE: Final = "language_model."
 INDEX: Final = "model.safetensors.index.json"
 
 

@@ -13,6 +13,8 @@ from engine.errors import ModelError
 
 SIZES: Final = {"BF16": 2, "F16": 2, "F32": 4}
 """Bytes of an element, for the types that weights come in."""
+LANGUAGE: Final = "language_model."
+"""How names of the decoder's tensors begin, but for those in a compile's Llama folder."""
 _LARGEST_HEADER: Final = 100_000_000
 _RECOMPUTED: Final = ".rotary_emb.inv_freq"
 """Older Llama checkpoints store the rotary frequencies, which follow from the configuration."""
@@ -61,13 +63,16 @@ def shards(folder: Path) -> list[Path]:
 
 
 def stored_tensors(folder: Path) -> dict[str, Stored]:
-    """Every tensor of a checkpoint folder by its name.
+    """Every tensor of a checkpoint folder by its name; of a compile's output, those of the parts that it split off.
 
     Raises
     ------
     ModelError
         If a shard is missing or broken, or a tensor is in a type that weights do not come in.
     """
+    if (folder / "language").is_dir() and (folder / "vision").is_dir():
+        language = stored_tensors(folder / "language")
+        return {LANGUAGE + name: place for name, place in language.items()} | stored_tensors(folder / "vision")
     found: dict[str, Stored] = {}
     for shard in shards(folder):
         for name, stored in _read_header(shard).items():

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from engine.errors import ModelError
 from engine.model.config import MedregaConfig
 from engine.model.medrega import Medrega, VisionPart
-from engine.model.stored import Stored, stored_tensors
+from engine.model.stored import LANGUAGE, Stored, stored_tensors
 from engine.resources import require_memory
 
 M = TypeVar("M", bound=VisionPart)
@@ -80,8 +80,10 @@ def _filled(model: M, folder: Path, device: str, dtype: torch.dtype) -> M:
     for shard in sorted({place.file for place in stored.values()}):
         try:
             with safe_open(shard, framework="pt") as file, torch.no_grad():
+                there = set(file.keys())
                 for name in [name for name, place in stored.items() if place.file == shard]:
-                    targets[name].copy_(file.get_tensor(name))
+                    own = name if name in there else name.removeprefix(LANGUAGE)
+                    targets[name].copy_(file.get_tensor(own))
         except SafetensorError as error:
             raise ModelError(f"{shard} is broken: {error}") from error
     return model.eval()

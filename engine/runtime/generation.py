@@ -215,13 +215,18 @@ def identity(folder: Path, runtime: str, build: str, digest: str | None = None) 
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over the folder's weight files, in the order of their names.
+    """SHA-256 over the folder's weight files, in the order of their names; of a compile's output, over its source's.
 
     Raises
     ------
     ModelError
         If there are none.
     """
+    from engine.compile.manifest import NAME, Manifest
+
+    if (folder / NAME).is_file():
+        source = Manifest(folder).record["source"]
+        return joint_digest(bytes.fromhex(source[name]) for name in sorted(source) if name.endswith(".safetensors"))
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder} holds no *.safetensors", advice="Copy the checkpoint's weight files there.")

@@ -151,7 +151,7 @@ def test_check_names_what_is_wrong(run: Run, tmp_path: Path) -> None:
     assert "model.safetensors is broken" in err
 
 
-def test_compile_says_what_it_did_and_check_finds_damage(run: Run, tmp_path: Path) -> None:
+def test_compile_says_what_it_did_and_check_finds_damage(run: Run, picture: Path, tmp_path: Path) -> None:
     status, out, err = run("compile", "--checkpoint", "phantom", "--out", "compiled", "--until", "split")
     assert status == 0, err
     assert "split done, digest " in out
@@ -159,6 +159,8 @@ def test_compile_says_what_it_did_and_check_finds_damage(run: Run, tmp_path: Pat
     assert run("check", "compiled")[0] == 0
     said = json.loads(run("info", "compiled", "--json")[1])
     assert (said["kind"], said["steps"], said["tensor_parallel"]) == ("compile", "split", 1)
+    asked = ("ask", "--image", str(picture), "--question", LOCATE, "--json", "--max-new-tokens", "5")
+    assert run(*asked, "--model", "compiled") == run(*asked)  # without an engine, from its parts
     (tmp_path / "compiled" / "language" / "config.json").write_text("{}")
     status, _, err = run("check", "compiled")
     assert status == 1
