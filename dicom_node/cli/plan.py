@@ -35,7 +35,8 @@ def list_(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     table = Table("plan", "for", "tasks", "looks for", "from", box=None)
     for name, file in sorted(plans.items()):
         told = _summary(file)
-        looks = f"{len(file.plan.objects)} objects" if file.plan.objects else ""
+        number = len(file.plan.objects)
+        looks = f"{number} object{'s' * (number != 1)}" if number else ""
         table.add_row(name, _for(file.plan), ", ".join(told["tasks"]), looks, told["from"])
     console().print(table)
 

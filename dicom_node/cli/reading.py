@@ -139,4 +139,4 @@ def phantom(
     with progress() as bar:
         task = bar.add_task("Drawing phantoms", total=count)
         truth = write_phantoms(out, count, seed, lambda done, _: bar.update(task, completed=done))
-    console().print(f"{count} phantom studies in {out}, their truth in {truth}")
+    console().print(f"{count} phantom stud{'y' if count == 1 else 'ies'} in {out}, the truth in {truth}")
