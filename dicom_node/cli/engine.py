@@ -160,6 +160,22 @@ def check(model: ModelArgument = "phantom") -> None:
     console().print(f"{model} is complete")
 
 
+@app.command(epilog=examples("engine export small-medrega"))
+def export(
+    model: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="A checkpoint's folder.")],
+) -> None:
+    """Write a checkpoint's ONNX graphs beside its weights, so that ONNX Runtime runs it on a CPU without PyTorch."""
+    try:
+        from engine.model.export import export as write_graphs
+    except ModuleNotFoundError as error:
+        raise MedregaError(
+            f"exporting needs the package {error.name!r}", advice="Install medrega-pacs[compile]."
+        ) from error
+    with console().status("Exporting"):
+        write_graphs(model)
+    console().print(f"{model}: vision.onnx, embed.onnx and decoder.onnx are there")
+
+
 @app.command(
     name="compile",
     epilog=examples(

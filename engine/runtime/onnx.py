@@ -40,7 +40,7 @@ class OnnxArithmetic:
         except Exception as error:  # ONNX Runtime's own exceptions share no base class but this one
             raise ModelError(
                 f"{folder} holds no usable ONNX export: {type(error).__name__}",
-                advice="Export the checkpoint first, or choose another runtime.",
+                advice="Export the checkpoint first (medrega-pacs engine export), or choose another runtime.",
             ) from error
         decoder = MedregaConfig.from_folder(folder).decoder
         empty = (decoder.num_hidden_layers, 1, decoder.num_key_value_heads, 0, decoder.head_dim)

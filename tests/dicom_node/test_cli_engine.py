@@ -101,7 +101,10 @@ def test_a_folder_without_an_export_is_asked_by_torch(run: Run, picture: Path, t
     folder = tmp_path / "plain"
     shutil.copytree(model_path("phantom"), folder, ignore=shutil.ignore_patterns("*.onnx"))
     asked = ("ask", "--image", str(picture), "--question", LOCATE, "--json", "--max-new-tokens", "5")
-    assert run(*asked, "--model", str(folder)) == run(*asked)  # the latter by ONNX Runtime
+    by_torch = run(*asked, "--model", str(folder))
+    assert by_torch == run(*asked)  # the latter by ONNX Runtime
+    assert run("export", str(folder))[0] == 0
+    assert run(*asked, "--model", str(folder), "--runtime", "onnx") == by_torch
 
 
 def test_what_cannot_be_asked_says_why(run: Run, tmp_path: Path, picture: Path) -> None:
