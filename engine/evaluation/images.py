@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from engine.errors import UndecodableError
+from engine.errors import NotDicomError, UndecodableError
 from engine.imaging import render_frame
 from engine.runtime.protocol import Rgb
 from engine.study import load_instance
@@ -40,5 +40,8 @@ def read_image(path: Path, frame: int = 1) -> Rgb:
             if picture.mode.startswith(("I", "F")):
                 raise UndecodableError("the picture has more than 8 bits, and nothing says how to show them")
             return np.asarray(picture.convert("RGB"))
+    except NotDicomError as error:
+        raise UndecodableError(f"the picture is neither PNG nor JPEG; {error}") from error
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UndecodableError(f"the picture cannot be decoded: {type(error).__name__}") from error
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise UndecodableError(f"the picture cannot be decoded: {why}") from error
