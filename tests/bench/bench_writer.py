@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
@@ -102,13 +103,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", action="store_true", help="where the time goes, of each case")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the files go (seg, ideal)")
     options = parser.parse_args()
     table = Table("step", *CASES, title=f"CPU seconds; {SLICES} slices of {SIDE} x {SIDE}")
     columns = []
     for findings, slices in CASES.values():
         read, images = case(findings, slices)
-        columns.append(dict(rows(read, images, options.repeats, options.folder)))
+        with TemporaryDirectory() as folder:
+            columns.append(dict(rows(read, images, options.repeats, Path(folder))))
         if options.profile:
             with cProfile.Profile() as profiler:
                 write_results(read, images, OutputProfile())
