@@ -12,16 +12,16 @@ from typing import Final
 
 import structlog
 
-from dicom_node.adoption import adopt
-from dicom_node.broker import describe, is_embedded, server_command, wait_until_up
 from dicom_node.children import DRAIN_SECONDS, Child, Children, tethered
-from dicom_node.dispatch import Dispatcher, make_app
+from dicom_node.dimse.listener import Listener
+from dicom_node.intake.adoption import adopt
 from dicom_node.ledger import Ledger
-from dicom_node.listener import Listener
 from dicom_node.process import StopSignal
+from dicom_node.queue.broker import describe, is_embedded, server_command, wait_until_up
+from dicom_node.queue.dispatch import Dispatcher, make_app
+from dicom_node.queue.sweeper import Sweeper
 from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from dicom_node.spool import Spool
-from dicom_node.sweeper import Sweeper
 from engine.errors import NodeError
 from engine.runtime import model_path
 
@@ -79,7 +79,7 @@ class Node:
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
         if self._workers:
-            from dicom_node.results import output_profiles  # half a second that a mere listener does not need
+            from dicom_node.reading.results import output_profiles  # half a second that a mere listener does not need
 
             output_profiles(settings.destinations)
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class Node:
                 log.error("there is no such model; studies fail until there is one", model=settings.engine.model)
             environment = _environment(settings)
             for role in ("reading", "delivery"):
-                command = [sys.executable, "-m", "dicom_node.tasks", role]
+                command = [sys.executable, "-m", "dicom_node.queue.tasks", role]
                 self._children.add(Child(role, tethered(command), environment))
         if self._front:
             dispatcher = Dispatcher(settings, ledger, make_app(settings))

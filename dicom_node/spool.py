@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -92,53 +93,37 @@ class Spool:
         """Where a file of the ledger is."""
         return self.root / relative
 
-    def store_instance(
-        self, study_instance_uid: str, sop_instance_uid: str, meta: FileMetaDataset, dataset: bytes | memoryview
-    ) -> tuple[Stored, str]:
-        """Keep a received object: written, synced, moved into place, its folder synced.
-
-        Parameters
-        ----------
-        study_instance_uid, sop_instance_uid : str
-        meta : FileMetaDataset
-            Written in front of the data set.
-        dataset : bytes
-            The encoded data set as received; it is never decoded.
-
-        Returns
-        -------
-        stored : Stored
-        path : str
-            Relative to the data folder.
+    def incoming(self, meta: FileMetaDataset) -> IncomingFile:
+        """A file for an object that begins to arrive, its file meta information written.
 
         Raises
         ------
         SpoolFullError
             If there is no space.
         SpoolError
-            If a UID cannot name a file, or the disk fails.
+            If the disk fails.
         """
+        with _full_disk_told():
+            self._check_free()
+            return IncomingFile(self, self._incoming / f"{secrets.token_hex(16)}.part", meta)
+
+    def place(self, temporary: Path, offset: int, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
+        """Move a synced file to where it belongs, and sync the folder; see `IncomingFile.place`."""
         for uid in (study_instance_uid, sop_instance_uid):
             # "..", the one name of dots that means something else to a file system, is no UID either.
             if not _UID.fullmatch(uid) or not uid.strip("."):
                 raise SpoolError("a UID is not made of digits and dots, at most 64")
         folder = self._studies / study_instance_uid
         with _full_disk_told():
-            self._check_free()
-            temporary = self._incoming / f"{secrets.token_hex(16)}.part"
-            try:
-                _write(temporary, (_PREAMBLE, _encoded(meta), dataset))
-                with self._folders:  # nobody may count on a folder before its maker has synced it
-                    if not folder.is_dir():
-                        folder.mkdir(mode=0o700, exist_ok=True)
-                        _sync_folder(self._studies)
-                with self._locks[hash((study_instance_uid, sop_instance_uid)) % _LOCKS]:
-                    stored, target = self._place(folder, sop_instance_uid, dataset)
-                    if stored is not Stored.SAME:
-                        temporary.rename(target)
-                        _sync_folder(folder)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with self._folders:  # nobody may count on a folder before its maker has synced it
+                if not folder.is_dir():
+                    folder.mkdir(mode=0o700, exist_ok=True)
+                    _sync_folder(self._studies)
+            with self._locks[hash((study_instance_uid, sop_instance_uid)) % _LOCKS]:
+                stored, target = _target(folder, sop_instance_uid, temporary, offset)
+                if stored is not Stored.SAME:
+                    temporary.rename(target)
+                    _sync_folder(folder)
         return stored, str(target.relative_to(self.root))
 
     def instances(self) -> Iterator[str]:
@@ -207,28 +192,110 @@ class Spool:
                 _sync_folder(folder.parent)
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
             try:
-                _write(temporary, (content,))
+                _write(temporary, content)
                 temporary.rename(path)
                 _sync_folder(path.parent)
             finally:
                 temporary.unlink(missing_ok=True)
-
-    def _place(self, folder: Path, sop_instance_uid: str, dataset: bytes | memoryview) -> tuple[Stored, Path]:
-        """Where an object goes among those with its UID."""
-        target = folder / f"{sop_instance_uid}.dcm"
-        number = 1
-        while target.exists():
-            if _holds(target, dataset):
-                return Stored.SAME, target
-            number += 1
-            target = folder / f"{sop_instance_uid}_{number}.dcm"
-        return (Stored.NEW if number == 1 else Stored.CONFLICT), target
 
     def _check_free(self) -> None:
         if self._minimum_free:
             state = os.statvfs(self.root)
             if state.f_bavail * state.f_frsize < self._minimum_free:
                 raise SpoolFullError("less space is free than data.minimum_free_mib asks for")
+
+
+class IncomingFile:
+    """An object that is being written to a file of its own, not yet in place; made by `Spool.incoming`.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of its data set so far.
+    """
+
+    def __init__(self, spool: Spool, path: Path, meta: FileMetaDataset) -> None:
+        self._spool = spool
+        self._path = path
+        self.size = 0
+        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            head = _PREAMBLE + _encoded(meta)
+            self._offset = len(head)
+            _write_all(self._descriptor, head)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, part: bytes | memoryview) -> None:
+        """Add the next bytes of the data set, encoded as received; they are never decoded.
+
+        Raises
+        ------
+        SpoolError
+            If the disk fails; `SpoolFullError` where there is no space.
+        """
+        with _full_disk_told():
+            _write_all(self._open(), part)
+        self.size += len(part)
+
+    @contextmanager
+    def content(self) -> Iterator[memoryview]:
+        """The data set as written so far, mapped and not read."""
+        with _mapped(self._open(), self._offset) as view:
+            yield view
+
+    def place(self, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
+        """Sync the file and move it into place among those of its study.
+
+        Returns
+        -------
+        stored : Stored
+        path : str
+            Relative to the data folder.
+
+        Raises
+        ------
+        SpoolFullError
+            If there is no space.
+        SpoolError
+            If a UID cannot name a file, or the disk fails.
+        """
+        try:
+            with _full_disk_told():
+                os.fsync(self._open())
+            return self._spool.place(self._path, self._offset, study_instance_uid, sop_instance_uid)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing of it where it was written; without effect on what is in place."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._path.unlink(missing_ok=True)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            raise SpoolError("the file was given up")
+        return self._descriptor
+
+
+@contextmanager
+def content_of(path: Path, offset: int) -> Iterator[memoryview]:
+    """What stands in a file from an offset on, mapped and not read."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with _mapped(descriptor, offset) as view:
+            yield view
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _mapped(descriptor: int, offset: int) -> Iterator[memoryview]:
+    with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as whole, memoryview(whole) as view, view[offset:] as content:
+        yield content
 
 
 def split(path: Path) -> tuple[FileMetaDataset, int]:
@@ -255,21 +322,32 @@ def _data_set_offset(path: Path) -> int:
     return len(head) + int.from_bytes(head[140:144], "little")
 
 
-def _holds(path: Path, dataset: bytes | memoryview) -> bool:
-    """Whether a file's data set is this one."""
+def _target(folder: Path, sop_instance_uid: str, file: Path, offset: int) -> tuple[Stored, Path]:
+    """Where an object goes among those with its UID."""
+    target = folder / f"{sop_instance_uid}.dcm"
+    number = 1
+    while target.exists():
+        if _same_data_set(target, file, offset):
+            return Stored.SAME, target
+        number += 1
+        target = folder / f"{sop_instance_uid}_{number}.dcm"
+    return (Stored.NEW if number == 1 else Stored.CONFLICT), target
+
+
+def _same_data_set(path: Path, other: Path, other_offset: int) -> bool:
+    """Whether two files hold the same data set, whatever their file meta information says."""
     try:
         offset = _data_set_offset(path)
     except SpoolError:
         return False
-    if path.stat().st_size - offset != len(dataset):
+    if path.stat().st_size - offset != other.stat().st_size - other_offset:
         return False
-    view, position = memoryview(dataset), 0
-    with path.open("rb") as file:
-        file.seek(offset)
-        while chunk := file.read(_CHUNK):
-            if chunk != view[position : position + len(chunk)]:
+    with path.open("rb") as one, other.open("rb") as two:
+        one.seek(offset)
+        two.seek(other_offset)
+        while chunk := one.read(_CHUNK):
+            if chunk != two.read(_CHUNK):
                 return False
-            position += len(chunk)
     return True
 
 
@@ -279,14 +357,19 @@ def _encoded(meta: FileMetaDataset) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb", buffering=0) as file:
-        for part in parts:
-            view = memoryview(part)
-            while view:
-                view = view[file.write(view) :]
+    try:
+        _write_all(descriptor, content)
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes | memoryview) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typer.main import get_command
 
 from dicom_node.cli.app import app
 from dicom_node.settings import Settings
-from dicom_node.settings_page import declared_settings, reference_page
+from dicom_node.settings.page import declared_settings, reference_page
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

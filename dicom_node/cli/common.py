@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from dicom_node.scu import Peer
+    from dicom_node.dimse.scu import Peer
     from dicom_node.settings import Settings
 
 ConfigOption = Annotated[
@@ -78,7 +78,7 @@ def load_settings(config: Path | None) -> Settings:
 
 def find_peer(text: str, settings: Settings) -> Peer:
     """A destination by its name, or a peer written ``AET@HOST:PORT``; anything else is wrong usage."""
-    from dicom_node.scu import Peer
+    from dicom_node.dimse.scu import Peer
 
     try:
         if "@" in text:

@@ -20,7 +20,7 @@ def show(
     ] = False,
 ) -> None:
     """Print the settings in effect, from file and environment, as TOML with secrets hidden."""
-    from dicom_node.settings_page import as_toml, reference_page
+    from dicom_node.settings.page import as_toml, reference_page
 
     if reference:
         typer.echo(reference_page(), nl=False)
@@ -31,10 +31,10 @@ def show(
 @app.command(epilog=examples("config check --config medrega-pacs.toml"))
 def check(config: ConfigOption = None) -> None:
     """Check the settings; exit status 1 and the reason if one is wrong."""
-    from dicom_node.broker import broker_url
     from dicom_node.ledger import ledger_url
     from dicom_node.ledger.database import Database
-    from dicom_node.results import output_profiles
+    from dicom_node.queue.broker import broker_url
+    from dicom_node.reading.results import output_profiles
     from engine.gate import load_calibration
     from engine.plan import load_plans
     from engine.refine import load_refiner

@@ -13,7 +13,7 @@ import typer
 from dicom_node.cli.common import console, examples, progress
 
 if TYPE_CHECKING:
-    from dicom_node.demo import DemoResult
+    from dicom_node.demo.demo import DemoResult
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def demo(
     gets sr.dcm, seg.dcm where there are regions, overlay.png and report.txt. Exit status 0 only if everything came
     back and every check held.
     """
-    from dicom_node.demo import ATTRIBUTION, run_demo
+    from dicom_node.demo.demo import ATTRIBUTION, run_demo
 
     begin = time.monotonic()
     with _reporter() as report:
@@ -89,7 +89,7 @@ def _reporter() -> Iterator[Callable[[str, int, int], None]]:
 def _show(results: Sequence[DemoResult]) -> None:
     from rich.table import Table
 
-    from dicom_node.report import finding_text
+    from dicom_node.reading.report import finding_text
     from engine.findings import LANGUAGES
 
     table = Table("", "study", "findings", "objects", "seconds in stage")

@@ -34,7 +34,7 @@ def send(
     config: ConfigOption = None,
 ) -> None:
     """Send DICOM files to a peer by C-STORE, each as it is stored."""
-    from dicom_node import scu
+    from dicom_node.dimse import scu
 
     settings = load_settings(config)
     peer = find_peer(to, settings)
@@ -62,7 +62,7 @@ def echo(
     config: ConfigOption = None,
 ) -> None:
     """Ask a peer by C-ECHO whether it is there."""
-    from dicom_node import scu
+    from dicom_node.dimse import scu
 
     settings = load_settings(config)
     found = find_peer(peer, settings)

@@ -97,8 +97,8 @@ def _read_one(
     refiner: Refiner,
     out: Path,
 ) -> StudyReading:
-    from dicom_node.picture import pictures_of
-    from dicom_node.results_folder import write_results_folder
+    from dicom_node.reading.folder import write_results_folder
+    from dicom_node.reading.picture import pictures_of
     from engine.plan import choose_plan
     from engine.reader import read_study
     from sr_writer import OutputProfile, check_results, write_results

@@ -113,7 +113,7 @@ def retract(
     """Withdraw what was delivered of a study: a rejection note (IHE IOCM) goes to every destination that has it."""
     from datetime import UTC
 
-    from dicom_node.retraction import retract as withdraw
+    from dicom_node.delivery.retraction import retract as withdraw
     from dicom_node.spool import Spool
     from sr_writer import RejectionReason
 

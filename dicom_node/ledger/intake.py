@@ -181,6 +181,7 @@ class Intake(Part):
             sop_class_uid=instance.sop_class_uid,
             transfer_syntax_uid=instance.transfer_syntax_uid,
             calling_aet=instance.calling_aet,
+            called_aet=instance.called_aet,
             path=instance.path,
             received_at=self._clock(),
         )

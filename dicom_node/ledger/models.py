@@ -134,6 +134,8 @@ class Instance(Base):
     sop_class_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
     calling_aet: Mapped[str] = mapped_column(AE_TITLE)
+    called_aet: Mapped[str] = mapped_column(AE_TITLE, default="")
+    """The entry point that it came by."""
     path: Mapped[str] = mapped_column(Text)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -20,6 +20,7 @@ class ReceivedInstance:
     transfer_syntax_uid: str
     calling_aet: str
     path: str
+    called_aet: str = ""
 
 
 @dataclass(frozen=True, slots=True)

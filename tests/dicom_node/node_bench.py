@@ -23,10 +23,10 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from dicom_node.dimse.receiver import Receiver
+from dicom_node.dimse.scu import Peer, echo
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import ReceivedInstance
-from dicom_node.receiver import Receiver
-from dicom_node.scu import Peer, echo
 from dicom_node.settings import Settings
 
 SETTLED = {State.DELIVERED, State.FAILED, State.IGNORED, State.CANCELLED}

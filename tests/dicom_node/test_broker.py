@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from node_bench import node_settings
 
-from dicom_node.broker import (
+from dicom_node.children import Child, Children, tethered
+from dicom_node.queue.broker import (
     BrokerError,
     broker_url,
     celery_app,
@@ -17,7 +18,6 @@ from dicom_node.broker import (
     socket_path,
     wait_until_up,
 )
-from dicom_node.children import Child, Children, tethered
 from engine.errors import SettingsError
 
 

@@ -16,9 +16,9 @@ from typer.main import get_command
 
 from dicom_node.cli import main
 from dicom_node.cli.app import app
+from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import EventRecord, ReceivedInstance
-from dicom_node.receiver import Receiver
 from dicom_node.settings import Settings
 
 Run = Callable[..., tuple[int, str, str]]
@@ -165,7 +165,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_without_values(run: Run, monke
     def fail(*_: object) -> None:
         raise ValueError("ZZTOP^PHI")
 
-    monkeypatch.setattr("dicom_node.scu.echo", fail)
+    monkeypatch.setattr("dicom_node.dimse.scu.echo", fail)
     status, _, err = run("echo", "A@localhost:104")
     assert status == 1
     assert len(err.strip().splitlines()) == 1
@@ -177,7 +177,7 @@ def test_ctrl_c_ends_with_1_and_no_traceback(run: Run, monkeypatch: pytest.Monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dicom_node.scu.echo", interrupted)
+    monkeypatch.setattr("dicom_node.dimse.scu.echo", interrupted)
     status, _, err = run("echo", "A@localhost:104")
     assert status == 1
     assert "Traceback" not in err

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from node_bench import Pacs, RunningNode, image, runs, script, wait_until, written
 
-from dicom_node.broker import connect
+from dicom_node.dimse.scu import SendResult, StoredFile, send
 from dicom_node.ledger import State
-from dicom_node.scu import SendResult, StoredFile, send
+from dicom_node.queue.broker import connect
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"

@@ -13,11 +13,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComputedRadiographyImageStorage
 
-from dicom_node.delivery import PERMANENT_ATTEMPTS, Deliverer
-from dicom_node.dispatch import Dispatcher
+from dicom_node.delivery.deliverer import PERMANENT_ATTEMPTS, Deliverer
+from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.records import DeliveryRecord, ReceivedInstance, StoredResult
-from dicom_node.receiver import Receiver
+from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.spool import Spool
 
 # pynetdicom drops a socket whose connection was refused without closing it.

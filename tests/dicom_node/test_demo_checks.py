@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from dicom_node.demo_checks import Truth, check_study, check_truth
-from dicom_node.readback import iou, pixel_box, regions_of_gsps, regions_of_seg, regions_of_sr
+from dicom_node.demo.checks import Truth, check_study, check_truth
+from dicom_node.demo.readback import iou, pixel_box, regions_of_gsps, regions_of_seg, regions_of_sr
 from engine.findings import Box, Finding, ImageRead, ModelIdentity, Region, RunState, StudyReading
 from sr_writer import OutputProfile, kind_of, write_results
 

@@ -22,14 +22,14 @@ from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import ComputedRadiographyImageStorage, Verification
 
-from dicom_node.adoption import adopt
-from dicom_node.identity import RefusedError, identify
+from dicom_node.dimse.listener import Listener
+from dicom_node.dimse.scu import Peer, PeerError, StoredFile, Timeouts, echo, send
+from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
+from dicom_node.intake.adoption import adopt
+from dicom_node.intake.identity import RefusedError, identify
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.part import utc_now
-from dicom_node.listener import Listener
-from dicom_node.scu import Peer, PeerError, StoredFile, Timeouts, echo, send
 from dicom_node.settings import ListenerSettings
-from dicom_node.sop_classes import storage_sop_classes, transfer_syntaxes
 from dicom_node.spool import Spool, split
 from engine.errors import NodeError
 

@@ -16,10 +16,10 @@ from pydicom.uid import EncapsulatedPDFStorage
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from dicom_node.broker import connect
+from dicom_node.dimse.scu import Peer, StoredFile, send
 from dicom_node.ledger import Ledger, State
 from dicom_node.node import Node
-from dicom_node.scu import Peer, StoredFile, send
+from dicom_node.queue.broker import connect
 from engine.errors import MedregaError
 
 NAME = "ZZTOP^PHI"

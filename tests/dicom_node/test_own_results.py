@@ -13,8 +13,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.dsutils import encode
 
-from dicom_node.identity import identify
-from dicom_node.sop_classes import storage_sop_classes
+from dicom_node.dimse.sop_classes import storage_sop_classes
+from dicom_node.intake.identity import identify
 from engine.errors import NotAnImageError
 from engine.findings import Finding, ModelIdentity, Region, RunState, StudyReading
 from engine.imaging import render_frame

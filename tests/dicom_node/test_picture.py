@@ -8,7 +8,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from dicom_node.picture import MAX_HEIGHT, Mark, draw_overlay
+from dicom_node.reading.picture import MAX_HEIGHT, Mark, draw_overlay
 from engine.findings import ImageRead
 from engine.study import Study, load_studies
 from sr_writer.drawing import colour

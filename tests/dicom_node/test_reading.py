@@ -17,11 +17,11 @@ from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.models import Lease
 from dicom_node.ledger.part import run_key
 from dicom_node.ledger.records import ReceivedInstance, RunRecord
-from dicom_node.reading import Reader
-from dicom_node.results import output_profiles
+from dicom_node.reading.reader import Reader
+from dicom_node.reading.results import output_profiles
+from dicom_node.reading.watch import HANGING_EXIT_CODE, DeadlineError, Watch
 from dicom_node.settings import Destination, Settings
 from dicom_node.spool import Spool
-from dicom_node.watch import HANGING_EXIT_CODE, DeadlineError, Watch
 from engine.errors import SettingsError
 from engine.findings import RunState, StudyReading
 from engine.runtime import load_runtime
@@ -98,7 +98,7 @@ def test_the_engine_gets_every_setting_of_its_own(bench: Bench, monkeypatch: pyt
         given.update(options)
         return load_runtime(kind, model)
 
-    monkeypatch.setattr("dicom_node.reading.load_runtime", load)
+    monkeypatch.setattr("dicom_node.reading.reader.load_runtime", load)
     engine = bench.settings.engine.model_copy(update={"threads": 3, "device": "cuda:1", "dtype": "float16"})
     settings = bench.settings.model_copy(update={"engine": engine})
     reader = Reader(settings, bench.ledger, bench.spool, NoDispatcher(), bench.clock)  # type: ignore[arg-type]
@@ -184,7 +184,7 @@ def test_a_stored_reading_is_never_made_again(bench: Bench, monkeypatch: pytest.
     assert bench.run(dataset.StudyInstanceUID).state is State.FAILED
     stored = bench.spool.reading(run_id)
     bench.reader.close()
-    monkeypatch.setattr("dicom_node.reading.load_runtime", fail)  # no model is needed any more
+    monkeypatch.setattr("dicom_node.reading.reader.load_runtime", fail)  # no model is needed any more
     assert bench.ledger.retry(dataset.StudyInstanceUID) is State.QUEUED
     bench.reader.read(run_id)
     assert bench.run(dataset.StudyInstanceUID).state is State.DELIVERING
@@ -317,7 +317,7 @@ def test_an_unexpected_error_ends_this_study_only_and_its_words_go_nowhere(
     def fail(*_arguments: object, **_options: object) -> None:
         raise KeyError("ZZTOP^PHI")
 
-    monkeypatch.setattr("dicom_node.reading.read_study", fail)
+    monkeypatch.setattr("dicom_node.reading.reader.read_study", fail)
     dataset = image()
     bench.reader.read(bench.queue(dataset))
     assert bench.run(dataset.StudyInstanceUID).reason == "unexpected error KeyError"
@@ -446,7 +446,7 @@ def test_one_model_is_loaded_for_all_threads_of_a_worker(bench: Bench, monkeypat
         loads.append(arguments)
         return load_runtime(*arguments, **options)
 
-    monkeypatch.setattr("dicom_node.reading.load_runtime", counted)
+    monkeypatch.setattr("dicom_node.reading.reader.load_runtime", counted)
     runs = [bench.queue(image()) for _ in range(3)]
     threads = [threading.Thread(target=bench.reader.read, args=(run_id,)) for run_id in runs]
     for thread in threads:

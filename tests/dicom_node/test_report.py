@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from dicom_node.report import report_text
+from dicom_node.reading.report import report_text
 from engine.findings import Finding, ImageRead, ModelIdentity, NotRead, Region, RunState, SeriesRead, StudyReading
 
 DISC = Finding(

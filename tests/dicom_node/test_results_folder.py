@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from node_bench import image, written
 
-from dicom_node import results_folder
-from dicom_node.picture import draw_overlay
+from dicom_node.reading import folder as results_folder
+from dicom_node.reading.picture import draw_overlay
 from engine import choose_plan, load_studies, read_study
 from engine.runtime.scripted import ScriptedRuntime
 from sr_writer import OutputProfile, write_results

@@ -13,11 +13,11 @@ from pydicom.uid import KeyObjectSelectionDocumentStorage
 from typer.testing import CliRunner
 
 from dicom_node.cli.app import app
-from dicom_node.delivery import Deliverer
+from dicom_node.delivery.deliverer import Deliverer
+from dicom_node.delivery.retraction import retract
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.records import ReceivedInstance, StudyRecord
-from dicom_node.reading import Reader
-from dicom_node.retraction import retract
+from dicom_node.reading.reader import Reader
 from dicom_node.spool import Spool
 from engine.errors import NodeError
 from sr_writer import RejectionReason

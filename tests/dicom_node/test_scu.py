@@ -9,8 +9,8 @@ from pydicom.data import get_testdata_file
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
 
-from dicom_node.receiver import Receiver
-from dicom_node.scu import Peer, PeerError, StoredFile, Timeouts, echo, find_files, send
+from dicom_node.dimse.receiver import Receiver
+from dicom_node.dimse.scu import Peer, PeerError, StoredFile, Timeouts, echo, find_files, send
 from engine.errors import NotDicomError, SettingsError
 
 FILES = ["CT_small.dcm", "SC_rgb_rle.dcm", "examples_jpeg2k.dcm", "693_J2KI.dcm", "MR_small_bigendian.dcm"]

@@ -25,6 +25,17 @@ def meta(sop: str = "1.2.3.4") -> FileMetaDataset:
     return header
 
 
+def keep(
+    spool: Spool, study_instance_uid: str, sop_instance_uid: str, header: FileMetaDataset, content: bytes
+) -> tuple[Stored, str]:
+    file = spool.incoming(header)
+    try:
+        file.write(content)
+        return file.place(study_instance_uid, sop_instance_uid)
+    finally:
+        file.discard()
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -40,7 +51,7 @@ def test_an_object_is_kept_byte_for_byte_behind_its_meta_information(tmp_path: P
     spool = Spool(tmp_path)
     dataset = image(study="1.2.3", SOPInstanceUID="1.2.3.4")
     content = dataset_bytes(dataset)
-    stored, path = spool.store_instance("1.2.3", "1.2.3.4", meta(), content)
+    stored, path = keep(spool, "1.2.3", "1.2.3.4", meta(), content)
     assert (stored, path) == (Stored.NEW, "studies/1.2.3/1.2.3.4.dcm")
     header, offset = split(spool.path(path))
     assert header.TransferSyntaxUID == ExplicitVRLittleEndian
@@ -52,7 +63,7 @@ def test_an_object_is_kept_byte_for_byte_behind_its_meta_information(tmp_path: P
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "data")
-    _, path = spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+    _, path = keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
     spool.store_reading("a" * 32, "{}")
     result, _ = spool.store_result("a" * 32, "viewer-en", "sr", b"result")
     for folder in ("", "incoming", "studies/1.2.3", "readings", f"results/{'a' * 32}/viewer-en"):
@@ -63,13 +74,13 @@ def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
 
 def test_the_same_object_again_changes_nothing_and_another_one_is_kept_beside_it(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    first = spool.store_instance("1.2.3", "1.2.3.4", meta(), b"one")
+    first = keep(spool, "1.2.3", "1.2.3.4", meta(), b"one")
     again = meta()
     again.SendingApplicationEntityTitle = "ANOTHER"
-    assert spool.store_instance("1.2.3", "1.2.3.4", again, b"one") == (Stored.SAME, first[1])
-    assert spool.store_instance("1.2.3", "1.2.3.4", meta(), b"two") == (Stored.CONFLICT, "studies/1.2.3/1.2.3.4_2.dcm")
-    assert spool.store_instance("1.2.3", "1.2.3.4", meta(), b"two")[0] is Stored.SAME
-    assert spool.store_instance("1.2.3", "1.2.3.4", meta(), b"six") == (Stored.CONFLICT, "studies/1.2.3/1.2.3.4_3.dcm")
+    assert keep(spool, "1.2.3", "1.2.3.4", again, b"one") == (Stored.SAME, first[1])
+    assert keep(spool, "1.2.3", "1.2.3.4", meta(), b"two") == (Stored.CONFLICT, "studies/1.2.3/1.2.3.4_2.dcm")
+    assert keep(spool, "1.2.3", "1.2.3.4", meta(), b"two")[0] is Stored.SAME
+    assert keep(spool, "1.2.3", "1.2.3.4", meta(), b"six") == (Stored.CONFLICT, "studies/1.2.3/1.2.3.4_3.dcm")
     assert spool.path(first[1]).read_bytes().endswith(b"one")
 
 
@@ -78,7 +89,7 @@ def test_what_is_no_uid_names_no_file(tmp_path: Path, uid: str) -> None:
     spool = Spool(tmp_path)
     for study, sop in ((uid, "1.2"), ("1.2", uid)):
         with pytest.raises(SpoolError):
-            spool.store_instance(study, sop, meta(), b"content")
+            keep(spool, study, sop, meta(), b"content")
     assert list(spool.instances()) == []
 
 
@@ -86,7 +97,7 @@ def test_what_is_no_uid_names_no_file(tmp_path: Path, uid: str) -> None:
 def test_no_text_leads_out_of_the_spool(tmp_path_factory: pytest.TempPathFactory, uid: str) -> None:
     spool = Spool(tmp_path_factory.getbasetemp() / "hostile")
     try:
-        _, path = spool.store_instance(uid, uid, meta(), b"content")
+        _, path = keep(spool, uid, uid, meta(), b"content")
     except SpoolError:
         return
     assert spool.path(path).resolve().parent.parent == spool.root / "studies"
@@ -101,7 +112,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SpoolFullError):
-        spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+        keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
     assert list(spool.instances()) == []
     assert list((tmp_path / "incoming").iterdir()) == []
 
@@ -114,14 +125,14 @@ def test_another_fault_of_the_disk_is_not_taken_for_a_full_one(tmp_path: Path, m
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(SpoolError, match="input/output error") as caught:
-        spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+        keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
     assert not isinstance(caught.value, SpoolFullError)
 
 
 def test_nothing_is_taken_below_the_free_space_asked_for(tmp_path: Path) -> None:
     spool = Spool(tmp_path, minimum_free=1 << 60)
     with pytest.raises(SpoolFullError):
-        spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+        keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
 
 
 def test_the_file_is_synced_before_it_is_moved_and_its_folder_after(
@@ -141,7 +152,7 @@ def test_the_file_is_synced_before_it_is_moved_and_its_folder_after(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "rename", renamed)
-    spool.store_instance("1.2.3", "1.2.3.4", meta(), b"content")
+    keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
     assert steps == ["file", "folder", "rename", "folder"]
 
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_bench import Clock, node_settings, received
 
-from dicom_node.broker import BrokerError, connect, server_command, wait_until_up, waiting_tasks
 from dicom_node.children import Child, Children, tethered
-from dicom_node.completion import close_complete, is_complete, quiet_time
-from dicom_node.dispatch import DELIVERY, READING, Dispatcher, make_app
+from dicom_node.intake.completion import close_complete, is_complete, quiet_time
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import OpenRun, StoredResult
+from dicom_node.queue.broker import BrokerError, connect, server_command, wait_until_up, waiting_tasks
+from dicom_node.queue.dispatch import DELIVERY, READING, Dispatcher, make_app
+from dicom_node.queue.sweeper import Sweeper
 from dicom_node.settings import CompletionSettings, Settings
-from dicom_node.sweeper import Sweeper
 
 QUIET = CompletionSettings(quiet_seconds=60, per_calling_aet={"CT1": 120})
 

@@ -13,7 +13,7 @@ import pytest
 from peers import Orthanc, RunningNode, StoreScp, listens, route_script, running, running_orthanc, wait_until
 from ports import free_port
 
-from dicom_node import scu
+from dicom_node.dimse import scu
 from dicom_node.settings import Settings
 
 SCRIPT = {

@@ -18,7 +18,7 @@ from typing import Any
 
 from ports import free_port
 
-from dicom_node import scu
+from dicom_node.dimse import scu
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import StudyRecord
 from dicom_node.settings import Settings

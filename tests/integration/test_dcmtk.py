@@ -20,7 +20,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from dicom_node.demo_checks import check_study
+from dicom_node.demo.checks import check_study
 from sr_writer import kind_of
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "data" / "dicom"

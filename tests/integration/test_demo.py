@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from dicom_node.demo import PHANTOMS, run_demo
+from dicom_node.demo.demo import PHANTOMS, run_demo
 from engine.errors import NodeError
 
 

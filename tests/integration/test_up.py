@@ -11,8 +11,8 @@ import pydicom
 from peers import listens, running, wait_until
 from ports import free_port
 
-from dicom_node import scu
-from dicom_node.receiver import Receiver
+from dicom_node.dimse import scu
+from dicom_node.dimse.receiver import Receiver
 from engine.phantom.studies import write_phantoms
 
 

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from sr_cases import boxes_on, ct_series, finding, header, reading, region, sources_of_every_kind
 
-from dicom_node.readback import regions_of_gsps
+from dicom_node.demo.readback import regions_of_gsps
 from engine.imaging import render_frame
 from engine.study import load_instance
 from sr_writer import OutputProfile, check_results, dump, write_results

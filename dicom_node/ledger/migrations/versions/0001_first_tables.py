@@ -87,6 +87,7 @@ def upgrade() -> None:
         sa.Column("sop_class_uid", UID, nullable=False),
         sa.Column("transfer_syntax_uid", UID, nullable=False),
         sa.Column("calling_aet", sa.String(16), nullable=False),
+        sa.Column("called_aet", sa.String(16), nullable=False),
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("received_at", AT, nullable=False),
         sa.ForeignKeyConstraint(["run_id"], ["run.id"], name="fk_instance_run_id"),

@@ -10,12 +10,12 @@ from typing import Final
 
 import structlog
 
-from dicom_node.broker import BrokerError
-from dicom_node.completion import close_complete
-from dicom_node.dispatch import Dispatcher
+from dicom_node.intake.completion import close_complete
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.part import Clock, utc_now
 from dicom_node.process import new_owner
+from dicom_node.queue.broker import BrokerError
+from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.settings import Settings
 from engine.errors import NodeError
 

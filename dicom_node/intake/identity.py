@@ -105,7 +105,7 @@ def _read(dataset: bytes | memoryview, transfer_syntax: UID) -> Dataset:
         try:
             if transfer_syntax == DeflatedExplicitVRLittleEndian:
                 # Never inflated as a whole: a few hundred KB can hold hundreds of MB.
-                head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(dataset, limit)
+                head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(dataset[:limit], limit)
                 whole = len(head) < limit
             else:
                 head, whole = bytes(dataset[:limit]), len(dataset) <= limit

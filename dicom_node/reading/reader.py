@@ -9,15 +9,15 @@ from datetime import timedelta
 
 import structlog
 
-from dicom_node.dispatch import Dispatcher
 from dicom_node.ledger import LeaseLostError, Ledger, State
 from dicom_node.ledger.part import Clock, utc_now
 from dicom_node.ledger.records import Claim
 from dicom_node.process import new_owner
-from dicom_node.results import output_profiles, store_results
+from dicom_node.queue.dispatch import Dispatcher
+from dicom_node.reading.results import output_profiles, store_results
+from dicom_node.reading.watch import StoppedError, Watch
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
-from dicom_node.watch import StoppedError, Watch
 from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
 from engine.findings import LANGUAGES, Language, NotRead, StudyReading
 from engine.gate import load_calibration

@@ -9,9 +9,9 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from dicom_node.picture import Mark, draw_overlay
-from dicom_node.readback import regions_of_sr
-from dicom_node.report import report_text
+from dicom_node.demo.readback import regions_of_sr
+from dicom_node.reading.picture import Mark, draw_overlay
+from dicom_node.reading.report import report_text
 from engine.findings import Language, RunState, StudyReading
 from engine.study import Study
 from sr_writer import dump, kind_of

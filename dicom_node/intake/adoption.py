@@ -12,10 +12,10 @@ from itertools import islice
 
 import structlog
 
-from dicom_node.identity import identify
+from dicom_node.intake.identity import identify
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
-from dicom_node.spool import Spool, split
+from dicom_node.spool import Spool, content_of, split
 from engine.errors import NodeError
 from engine.study import READ_ERRORS
 
@@ -56,9 +56,8 @@ def describe(spool: Spool, path: str) -> ReceivedInstance:
     """
     meta, offset = split(spool.path(path))
     try:
-        with spool.path(path).open("rb") as file:
-            file.seek(offset)
-            identity = identify(file.read(), str(meta.TransferSyntaxUID))
+        with content_of(spool.path(path), offset) as content:
+            identity = identify(content, str(meta.TransferSyntaxUID))
         return ReceivedInstance(
             study_instance_uid=identity.study_instance_uid,
             series_instance_uid=identity.series_instance_uid,
@@ -66,6 +65,7 @@ def describe(spool: Spool, path: str) -> ReceivedInstance:
             sop_class_uid=str(meta.MediaStorageSOPClassUID),
             transfer_syntax_uid=str(meta.TransferSyntaxUID),
             calling_aet=str(meta.get("SendingApplicationEntityTitle") or ""),
+            called_aet=str(meta.get("ReceivingApplicationEntityTitle") or ""),
             path=path,
         )
     except READ_ERRORS as error:

@@ -23,12 +23,12 @@ from typing import Final
 import pydicom
 from pydicom.dataset import Dataset
 
-from dicom_node import scu
-from dicom_node.demo_checks import Truth, check_study
+from dicom_node.demo.checks import Truth, check_study
+from dicom_node.dimse import scu
+from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import StudyRecord
-from dicom_node.receiver import Receiver
-from dicom_node.results_folder import write_pages
+from dicom_node.reading.folder import write_pages
 from dicom_node.settings import (
     ENVIRONMENT_PREFIX,
     CompletionSettings,
@@ -38,7 +38,7 @@ from dicom_node.settings import (
     ListenerSettings,
     Settings,
 )
-from dicom_node.settings_page import as_toml
+from dicom_node.settings.page import as_toml
 from dicom_node.spool import Spool
 from engine.errors import NodeError
 from engine.findings import LANGUAGES, StudyReading

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from dicom_node.readback import ReadBack, iou, pixel_box, regions_of_gsps, regions_of_seg, regions_of_sr
+from dicom_node.demo.readback import ReadBack, iou, pixel_box, regions_of_gsps, regions_of_seg, regions_of_sr
 from engine.findings import Box, StudyReading
 from sr_writer import kind_of
 

@@ -9,12 +9,12 @@ from typing import Final
 
 import structlog
 
+from dicom_node.dimse.scu import Peer, PeerError, SendResult, StoredFile, Timeouts, send
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
 from dicom_node.ledger.database import DatabaseError
 from dicom_node.ledger.part import Clock, utc_now
 from dicom_node.ledger.records import DueDelivery, Outcome
 from dicom_node.process import new_owner
-from dicom_node.scu import Peer, PeerError, SendResult, StoredFile, Timeouts, send
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from engine.errors import MedregaError, NodeError, SettingsError

@@ -1,7 +1,7 @@
 """The overlay picture: rendered frames with the boxes and their names, for people to look at.
 
-The marks come from a reading or, to see what was really sent, from an SR read back (`dicom_node.readback`). Nothing of
-the patient is drawn.
+The marks come from a reading or, to see what was really sent, from an SR read back (`dicom_node.demo.readback`).
+Nothing of the patient is drawn.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from dicom_node.scu import SUCCESS, Peer
+from dicom_node.dimse.scu import SUCCESS, Peer
 from engine.errors import NodeError
 
 

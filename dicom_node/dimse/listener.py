@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 import structlog
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID
+from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AssociationServer
 
-from dicom_node.identity import DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
+from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
+from dicom_node.intake.identity import RefusedError
+from dicom_node.intake.storage import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, Arrival, Storage
 from dicom_node.ledger import Ledger
-from dicom_node.ledger.records import ReceivedInstance
 from dicom_node.settings import ListenerSettings
-from dicom_node.sop_classes import storage_sop_classes, transfer_syntaxes
-from dicom_node.spool import Spool, Stored
+from dicom_node.spool import Spool
 from engine.errors import NodeError
 
 # For the whole process: the stock handlers write data sets to the log.
@@ -30,8 +29,6 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
-IMPLEMENTATION_CLASS_UID: Final = UID("2.25.118463921704826543311946770258103317129")
-IMPLEMENTATION_VERSION: Final = "MEDREGA_PACS"
 _PULSE_SECONDS: Final = 0.5
 _BACKLOG: Final = 128
 """Connections that may wait to be accepted; the library's five make a burst of senders wait a second or more."""
@@ -60,7 +57,7 @@ class Listener:
 
     def __init__(self, settings: ListenerSettings, spool: Spool, ledger: Ledger) -> None:
         self._settings = settings
-        self._spool = spool
+        self._storage = Storage(spool, ledger)
         self._ledger = ledger
         self._server: AssociationServer | None = None
         self._activities: dict[Association, _Activity] = {}
@@ -193,59 +190,19 @@ class Listener:
         transfer_syntax = event.context.transfer_syntax
         data = request.DataSet
         dataset = data.getbuffer() if data is not None else memoryview(b"")
-        identity = identify(dataset, transfer_syntax)
-        sop_class = str(request.AffectedSOPClassUID)
-        sop_instance = str(request.AffectedSOPInstanceUID)
-        if not is_uid(sop_instance):
-            raise RefusedError("the request's SOP Instance UID is no UID", DOES_NOT_MATCH)
-        if identity.sop_class_uid not in ("", sop_class) or identity.sop_instance_uid not in ("", sop_instance):
-            raise RefusedError("the data set's SOP Class or Instance UID is not the request's", DOES_NOT_MATCH)
-        if self._is_own(identity, sop_instance):
-            log.info("own result not stored", sop_instance_uid=sop_instance, calling_aet=calling_aet)
-            return _status(SUCCESS)
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = UID(sop_class)
-        meta.MediaStorageSOPInstanceUID = UID(sop_instance)
-        meta.TransferSyntaxUID = UID(transfer_syntax)
-        meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-        meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-        # (0002,0017) and (0002,0018): who sent it, for an entry that must be made anew from the file.
-        meta.SendingApplicationEntityTitle = calling_aet
-        meta.ReceivingApplicationEntityTitle = self._settings.aet
-        stored, path = self._spool.store_instance(identity.study_instance_uid, sop_instance, meta, dataset)
-        received = ReceivedInstance(
-            study_instance_uid=identity.study_instance_uid,
-            series_instance_uid=identity.series_instance_uid,
-            sop_instance_uid=sop_instance,
-            sop_class_uid=sop_class,
+        arrival = Arrival(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(transfer_syntax),
             calling_aet=calling_aet,
-            path=path,
+            called_aet=self._settings.aet,
         )
-        self._enter(stored, received)
-        self._follow(event.assoc, identity.study_instance_uid)
+        with self._storage.begin(arrival) as receiving:
+            receiving.write(dataset)
+            kept = receiving.finish()
+        if kept.stored is not None:
+            self._follow(event.assoc, kept.study_instance_uid)
         return _status(SUCCESS)
-
-    def _is_own(self, identity: Identity, sop_instance_uid: str) -> bool:
-        return identity.own or self._ledger.intake.is_own_result(sop_instance_uid)
-
-    def _enter(self, stored: Stored, received: ReceivedInstance) -> None:
-        if stored is Stored.CONFLICT:
-            self._ledger.intake.record_conflict(received)
-            log.warning(
-                "other content under a known SOP instance UID",
-                study=received.study_instance_uid,
-                sop_instance_uid=received.sop_instance_uid,
-                calling_aet=received.calling_aet,
-            )
-        elif stored is Stored.NEW:
-            run_id = self._ledger.intake.record(received)
-            log.debug("image stored", run=run_id, sop_instance_uid=received.sop_instance_uid)
-        elif self._ledger.intake.known_paths([received.path]):
-            self._ledger.intake.touch([received.study_instance_uid])
-        else:
-            # In place, and not in the ledger: a crash came between, before its sender heard Success.
-            self._ledger.intake.record(received)
 
     def _follow(self, association: Association, study_instance_uid: str) -> None:
         now = time.monotonic()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 
 from dicom_node.ledger.records import Claim, StoredResult
-from dicom_node.picture import pictures_of
+from dicom_node.reading.picture import pictures_of
 from dicom_node.settings import Destination
 from dicom_node.spool import Spool
 from engine.errors import SettingsError, WriteError

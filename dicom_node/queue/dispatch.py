@@ -11,9 +11,9 @@ import redis
 import structlog
 from celery import Celery
 
-from dicom_node.broker import BrokerError, celery_app, waiting_tasks
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.queue.broker import BrokerError, celery_app, waiting_tasks
 from dicom_node.settings import Settings
 
 READING: Final = "reading"
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 def make_app(settings: Settings) -> Celery:
-    """The node's Celery application; `dicom_node.tasks` gives it its tasks in workers."""
+    """The node's Celery application; `dicom_node.queue.tasks` gives it its tasks in workers."""
     return celery_app(settings, visibility_seconds=settings.reading.deadline_seconds + settings.reading.lease_seconds)
 
 

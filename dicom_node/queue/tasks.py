@@ -19,9 +19,9 @@ from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready
 
 from dicom_node.children import DRAIN_SECONDS
-from dicom_node.dispatch import DELIVER_TASK, DELIVERY, READ_TASK, READING, Dispatcher, make_app
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
+from dicom_node.queue.dispatch import DELIVER_TASK, DELIVERY, READ_TASK, READING, Dispatcher, make_app
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -90,11 +90,11 @@ def run_worker_role(settings: Settings, role: Role) -> None:
 def _equip(app: Celery, role: Role, settings: Settings, ledger: Ledger, spool: Spool) -> Callable[[], None]:
     """Give an application the task of a role; returns what breaks off work under way. Imports only what it needs."""
     if role == "delivery":
-        from dicom_node.delivery import Deliverer
+        from dicom_node.delivery.deliverer import Deliverer
 
         _task(app, DELIVER_TASK, Deliverer(settings, ledger, spool).deliver)
         return lambda: None  # the peers' timeouts end it
-    from dicom_node.reading import Reader
+    from dicom_node.reading.reader import Reader
 
     reader = Reader(settings, ledger, spool, Dispatcher(settings, ledger, app))
     _task(app, READ_TASK, reader.read)
@@ -106,7 +106,7 @@ def _keep_logging(**_arguments: Any) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m dicom_node.tasks ROLE``: a worker whose settings are in its environment."""
+    """``python -m dicom_node.queue.tasks ROLE``: a worker whose settings are in its environment."""
     run_worker_role(Settings(), cast(Role, arguments[0]))
 
 

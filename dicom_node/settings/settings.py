@@ -17,35 +17,12 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dicom_node.settings_tables import (
-    BrokerSettings,
-    CompletionSettings,
-    DataSettings,
-    DeliverySettings,
-    Destination,
-    EngineSettings,
-    LedgerSettings,
-    ListenerSettings,
-    LogSettings,
-    ReadingSettings,
-    SweeperSettings,
-)
+from dicom_node.settings.completion import CompletionSettings
+from dicom_node.settings.delivery import DeliverySettings, Destination
+from dicom_node.settings.engine import EngineSettings, ReadingSettings
+from dicom_node.settings.listener import ListenerSettings
+from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from engine.errors import SettingsError
-
-__all__ = [
-    "BrokerSettings",
-    "CompletionSettings",
-    "DataSettings",
-    "DeliverySettings",
-    "Destination",
-    "EngineSettings",
-    "LedgerSettings",
-    "ListenerSettings",
-    "LogSettings",
-    "ReadingSettings",
-    "Settings",
-    "SweeperSettings",
-]
 
 ENVIRONMENT_PREFIX: Final = "MEDREGA_PACS__"
 DEFAULT_FILE: Final = Path("medrega-pacs.toml")

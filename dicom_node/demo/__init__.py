@@ -1,0 +1,1 @@
+"""The main job as a demonstration, and the checks that it went right."""

@@ -1,0 +1,200 @@
+"""Taking an object in, whatever brought it (C-STORE, STOW-RS, C-GET): safe on disk and in the ledger, or refused.
+
+::
+
+    receiving = storage.begin(arrival)      refused: RefusedError; no space: SpoolFullError
+    receiving.write(part) ...               straight to a file of its own in the spool
+    kept = receiving.finish()               identified, synced, in place, in the ledger: only now may Success be said
+    receiving.abandon()                     instead, where the object does not arrive whole: nothing is left of it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID
+
+from dicom_node.intake.identity import DOES_NOT_MATCH, RefusedError, identify, is_uid
+from dicom_node.ledger import Ledger
+from dicom_node.ledger.records import ReceivedInstance
+from dicom_node.spool import IncomingFile, Spool, Stored
+
+IMPLEMENTATION_CLASS_UID: Final = UID("2.25.118463921704826543311946770258103317129")
+IMPLEMENTATION_VERSION: Final = "MEDREGA_PACS"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is known of an object before its first byte: what the request says, and who makes it.
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid, transfer_syntax_uid : str
+    calling_aet : str
+        AE title of the sender; for DICOMweb the name of the user or source that stands for one.
+    called_aet : str
+        AE title that it was sent to, which names an entry point of the node.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_aet: str
+    called_aet: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of an object.
+
+    Parameters
+    ----------
+    study_instance_uid : str
+    stored : Stored or None
+        None for a result of this node's own, which is answered with Success and not kept.
+    """
+
+    study_instance_uid: str
+    stored: Stored | None
+
+
+class Storage:
+    """Takes objects in; one for a process, called from several threads.
+
+    Parameters
+    ----------
+    spool : Spool
+    ledger : Ledger
+    """
+
+    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+        self.spool = spool
+        self.ledger = ledger
+
+    def begin(self, arrival: Arrival) -> Receiving:
+        """Make ready for an object's data set.
+
+        Raises
+        ------
+        RefusedError
+            If the request alone says that the object cannot be taken.
+        SpoolError
+            If no file can be made for it; `SpoolFullError` where there is no space.
+        """
+        if not is_uid(arrival.sop_instance_uid):
+            raise RefusedError("the request's SOP Instance UID is no UID", DOES_NOT_MATCH)
+        return Receiving(self, arrival, self.spool.incoming(_file_meta(arrival)))
+
+    def is_own(self, sop_instance_uid: str) -> bool:
+        """Whether this node made the object."""
+        return self.ledger.intake.is_own_result(sop_instance_uid)
+
+    def enter(self, stored: Stored, received: ReceivedInstance) -> None:
+        """Enter a stored object in the ledger."""
+        intake = self.ledger.intake
+        if stored is Stored.CONFLICT:
+            intake.record_conflict(received)
+            log.warning(
+                "other content under a known SOP instance UID",
+                study=received.study_instance_uid,
+                sop_instance_uid=received.sop_instance_uid,
+                calling_aet=received.calling_aet,
+            )
+        elif stored is Stored.NEW:
+            run_id = intake.record(received)
+            log.debug("image stored", run=run_id, sop_instance_uid=received.sop_instance_uid)
+        elif intake.known_paths([received.path]):
+            intake.touch([received.study_instance_uid])
+        else:
+            # In place, and not in the ledger: a crash came between, before its sender heard Success.
+            intake.record(received)
+
+
+class Receiving:
+    """An object that arrives; as a context it is abandoned unless it was finished."""
+
+    def __init__(self, storage: Storage, arrival: Arrival, file: IncomingFile) -> None:
+        self._storage = storage
+        self._arrival = arrival
+        self._file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
+
+    def write(self, part: bytes | memoryview) -> None:
+        """Keep the next part of the data set.
+
+        Raises
+        ------
+        SpoolError
+            If the disk fails; `SpoolFullError` where there is no space.
+        """
+        self._file.write(part)
+
+    def finish(self) -> Kept:
+        """The object is whole: identify it, sync it, move it into place and enter it in the ledger.
+
+        Raises
+        ------
+        RefusedError
+            If it cannot be taken; its `status` is one of PS3.4 table B.2-1.
+        NodeError
+            If the disk or the ledger fails: the sender should keep it and send it again.
+        """
+        arrival = self._arrival
+        with self._file.content() as content:
+            identity = identify(content, arrival.transfer_syntax_uid)
+        if identity.sop_class_uid not in ("", arrival.sop_class_uid) or identity.sop_instance_uid not in (
+            "",
+            arrival.sop_instance_uid,
+        ):
+            raise RefusedError("the data set's SOP Class or Instance UID is not the request's", DOES_NOT_MATCH)
+        study = identity.study_instance_uid
+        if identity.own or self._storage.is_own(arrival.sop_instance_uid):
+            log.info(
+                "own result not stored", sop_instance_uid=arrival.sop_instance_uid, calling_aet=arrival.calling_aet
+            )
+            return Kept(study, None)
+        stored, path = self._file.place(study, arrival.sop_instance_uid)
+        self._storage.enter(
+            stored,
+            ReceivedInstance(
+                study_instance_uid=study,
+                series_instance_uid=identity.series_instance_uid,
+                sop_instance_uid=arrival.sop_instance_uid,
+                sop_class_uid=arrival.sop_class_uid,
+                transfer_syntax_uid=arrival.transfer_syntax_uid,
+                calling_aet=arrival.calling_aet,
+                called_aet=arrival.called_aet,
+                path=path,
+            ),
+        )
+        return Kept(study, stored)
+
+    def abandon(self) -> None:
+        """Leave nothing of it; without effect once it is in place."""
+        self._file.discard()
+
+
+def _file_meta(arrival: Arrival) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(arrival.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(arrival.sop_instance_uid)
+    meta.TransferSyntaxUID = UID(arrival.transfer_syntax_uid)
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
+    # (0002,0017) and (0002,0018): who sent it and to whom, for an entry that must be made anew from the file.
+    meta.SendingApplicationEntityTitle = arrival.calling_aet
+    meta.ReceivingApplicationEntityTitle = arrival.called_aet
+    return meta

@@ -1,0 +1,25 @@
+"""The node's settings: frozen, typed, each with a default and its help, parsed once at the edge and passed in."""
+
+from dicom_node.settings.completion import CompletionSettings
+from dicom_node.settings.delivery import DeliverySettings, Destination
+from dicom_node.settings.engine import EngineSettings, ReadingSettings
+from dicom_node.settings.listener import ListenerSettings
+from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
+from dicom_node.settings.settings import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings
+
+__all__ = [
+    "DEFAULT_FILE",
+    "ENVIRONMENT_PREFIX",
+    "BrokerSettings",
+    "CompletionSettings",
+    "DataSettings",
+    "DeliverySettings",
+    "Destination",
+    "EngineSettings",
+    "LedgerSettings",
+    "ListenerSettings",
+    "LogSettings",
+    "ReadingSettings",
+    "Settings",
+    "SweeperSettings",
+]
