@@ -12,7 +12,7 @@ import structlog
 from dicom_node.dimse.scu import Peer, PeerError, SendResult, StoredFile, Timeouts, send
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
 from dicom_node.ledger.database import DatabaseError
-from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.ledger.part import Clock
 from dicom_node.ledger.records import DueDelivery, Outcome
 from dicom_node.process import new_owner
 from dicom_node.settings import Settings
@@ -36,14 +36,14 @@ class Deliverer:
     ledger : Ledger
     spool : Spool
     clock : callable, optional
-        The same as the ledger's.
+        The ledger's without one.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, spool: Spool, clock: Clock = utc_now) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, spool: Spool, clock: Clock | None = None) -> None:
         self._settings = settings
         self._ledger = ledger
         self._spool = spool
-        self._clock = clock
+        self._clock = clock or ledger.clock
 
     def deliver(self, run_id: str, destination: str) -> None:
         """Try a shipment, if it is still due. Every outcome is in the ledger; nothing is raised for it."""

@@ -1,10 +1,13 @@
-"""The ledger's database: connections, transactions, and migrations that several processes may start at once."""
+"""The ledger's database: connections, transactions, its clock, and migrations that several nodes may start at once."""
 
 from __future__ import annotations
 
 import fcntl
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +23,27 @@ from engine.errors import NodeError, SettingsError
 BUSY_SECONDS: Final = 30
 """How long a writer waits for another one."""
 _MIGRATION_LOCK: Final = 0x4D45_4452  # any number of our own, for PostgreSQL's advisory locks
+_OVERTAKEN: Final = ("40001", "40P01")
+"""SQLSTATE of a transaction that had to give way to another one: serialization failure, deadlock."""
+_POSTGRESQL: Final = {
+    "application_name": "medrega-pacs",
+    "connect_timeout": "5",
+    # A host that is cut off notices within seconds; the system's own limits are a quarter of an hour and two hours.
+    "tcp_user_timeout": "15000",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+_POSTGRESQL_SESSION: Final = {
+    # The server's side of the same: rows that a lost host had locked are free again.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "idle_in_transaction_session_timeout": "30s",
+    "lock_timeout": f"{BUSY_SECONDS}s",
+}
+_CLOCK_SECONDS: Final = 60
+"""How long a look at the database's clock is good for; the clocks of two hosts drift by a few ms in that time."""
 
 
 class DatabaseError(NodeError):
@@ -55,11 +79,18 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
-            self.engine: Engine = create_engine(parsed)
+            arguments: dict[str, Any] = {}
+            if parsed.get_backend_name() == "postgresql":
+                session = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items())
+                defaults = _POSTGRESQL | {"options": session}
+                given = {name: value for name, value in defaults.items() if name not in parsed.query}
+                arguments = {"connect_args": given, "pool_pre_ping": True}
+            self.engine: Engine = create_engine(parsed, **arguments)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise SettingsError(
                 f"ledger.url cannot be used ({type(error).__name__})",
-                advice="sqlite:////absolute/path.sqlite3, or postgresql+psycopg://user@host/database with psycopg",
+                advice="postgresql+psycopg://user@host/database (pip install 'medrega-pacs[postgresql]'), "
+                "or sqlite:////absolute/path.sqlite3",
             ) from None
         self._file: Path | None = None
         if parsed.get_backend_name() == "sqlite":
@@ -68,6 +99,40 @@ class Database:
             self._file = Path(parsed.database)
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        self._looked = 0.0
+        self._ahead: timedelta | None = None
+        self._clock_lock = threading.Lock()
+
+    def clock(self) -> datetime:
+        """The time by which everyone on this database goes, in UTC: a server's own, this machine's for a file.
+
+        Leases, quiet times and attempts are compared between hosts, whose clocks may differ by minutes.
+
+        Raises
+        ------
+        NodeError
+            If the server was never reached.
+        """
+        if self._file is not None:
+            return datetime.now(UTC)
+        with self._clock_lock:
+            now = time.monotonic()
+            if self._ahead is None or now - self._looked > _CLOCK_SECONDS:
+                try:
+                    self._look_at_the_clock()
+                except DatabaseError:
+                    if self._ahead is None:
+                        raise
+            assert self._ahead is not None  # noqa: S101 - looked at above
+            return datetime.fromtimestamp(time.monotonic(), UTC) + self._ahead
+
+    def _look_at_the_clock(self) -> None:
+        with self.read() as session:
+            before = time.monotonic()
+            theirs: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+            self._looked = time.monotonic()
+        ours = datetime.fromtimestamp((before + self._looked) / 2, UTC)
+        self._ahead = theirs.astimezone(UTC) - ours
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -94,7 +159,8 @@ class Database:
             yield
         except (DBAPIError, PoolTimeoutError) as error:
             cause = getattr(error, "orig", None) or error
-            raise DatabaseError(type(cause).__name__, overtaken=isinstance(error, IntegrityError)) from None
+            overtaken = isinstance(error, IntegrityError) or getattr(cause, "sqlstate", None) in _OVERTAKEN
+            raise DatabaseError(type(cause).__name__, overtaken=overtaken) from None
 
     def migrate(self) -> None:
         """Bring the tables up to this version; safe when several processes start at once."""
@@ -123,6 +189,11 @@ class Database:
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+
+
+def with_password(url: str, password: str) -> str:
+    """A database's URL with a password in it."""
+    return make_url(url).set(password=password).render_as_string(hide_password=False)
 
 
 def alembic_config(connection: Connection | None = None) -> Config:

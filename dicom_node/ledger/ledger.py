@@ -8,12 +8,12 @@ from typing import Self
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import aliased
 
-from dicom_node.ledger.database import Database
+from dicom_node.ledger.database import Database, with_password
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.leases import Leases
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Instance, Result, Run, Study
-from dicom_node.ledger.part import Clock, Part, run_key, utc_now
+from dicom_node.ledger.part import Clock, Part, run_key
 from dicom_node.ledger.records import (
     DeliveryRecord,
     EventRecord,
@@ -26,6 +26,7 @@ from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.states import ACTIVE, State
 from dicom_node.settings import Settings
+from dicom_node.settings.section import secret_of
 from engine.errors import NodeError
 
 FILE = "ledger.sqlite3"
@@ -39,7 +40,7 @@ class Ledger(Part):
     url : str
         SQLAlchemy URL of the database.
     clock : callable, optional
-        Gives the time, aware; tests bring their own.
+        Gives the time, aware; without one the database's, so that hosts whose clocks differ agree.
 
     Attributes
     ----------
@@ -48,10 +49,15 @@ class Ledger(Part):
     deliveries : Deliveries
     retractions : Retractions
     leases : Leases
+    clock : callable
+        Gives the time by which the ledger goes.
     """
 
-    def __init__(self, url: str, clock: Clock = utc_now) -> None:
-        super().__init__(Database(url), clock)
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        database = Database(url)
+        clock = clock or database.clock
+        super().__init__(database, clock)
+        self.clock = clock
         self.intake = Intake(self._database, clock)
         self.runs = Runs(self._database, clock)
         self.deliveries = Deliveries(self._database, clock)
@@ -59,7 +65,7 @@ class Ledger(Part):
         self.leases = Leases(self._database, clock)
 
     @classmethod
-    def open(cls, settings: Settings, clock: Clock = utc_now) -> Self:
+    def open(cls, settings: Settings, clock: Clock | None = None) -> Self:
         """The ledger of a node, its tables up to date."""
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         ledger = cls(ledger_url(settings), clock)
@@ -258,7 +264,9 @@ class Ledger(Part):
 def ledger_url(settings: Settings) -> str:
     """URL of the node's ledger: the site's own database, else SQLite in the data folder."""
     if settings.ledger.url is not None:
-        return settings.ledger.url.get_secret_value()
+        url = settings.ledger.url.get_secret_value()
+        file = settings.ledger.password_file
+        return with_password(url, secret_of(file)) if file is not None else url
     path = (settings.data.path / FILE).resolve()
     return f"sqlite:///{Path(path)}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,11 +16,6 @@ from dicom_node.process import owner_is_gone
 from engine.errors import NodeError
 
 Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    """The time, aware, in UTC."""
-    return datetime.now(UTC)
 
 
 class LeaseLostError(NodeError):

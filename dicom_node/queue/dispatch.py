@@ -12,7 +12,7 @@ import structlog
 from celery import Celery
 
 from dicom_node.ledger import Ledger
-from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.ledger.part import Clock
 from dicom_node.queue.broker import BrokerError, celery_app, waiting_tasks
 from dicom_node.settings import Settings
 
@@ -43,14 +43,14 @@ class Dispatcher:
     ledger : Ledger
     app : Celery
     clock : callable, optional
-        The same as the ledger's.
+        The ledger's without one.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, app: Celery, clock: Clock = utc_now) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, app: Celery, clock: Clock | None = None) -> None:
         self._settings = settings
         self._ledger = ledger
         self._app = app
-        self._clock = clock
+        self._clock = clock or ledger.clock
 
     def dispatch_readings(self) -> None:
         """Send for every queued run that is due and has no message on its way.

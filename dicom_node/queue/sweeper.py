@@ -12,7 +12,7 @@ import structlog
 
 from dicom_node.intake.completion import close_complete
 from dicom_node.ledger import Ledger
-from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.ledger.part import Clock
 from dicom_node.process import new_owner
 from dicom_node.queue.broker import BrokerError
 from dicom_node.queue.dispatch import Dispatcher
@@ -34,14 +34,14 @@ class Sweeper:
     ledger : Ledger
     dispatcher : Dispatcher
     clock : callable, optional
-        The same as the ledger's.
+        The ledger's without one.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, dispatcher: Dispatcher, clock: Clock = utc_now) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, dispatcher: Dispatcher, clock: Clock | None = None) -> None:
         self._settings = settings
         self._ledger = ledger
         self._dispatcher = dispatcher
-        self._clock = clock
+        self._clock = clock or ledger.clock
         self._owner = new_owner()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)

@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from dicom_node.ledger import LeaseLostError, Ledger, State
-from dicom_node.ledger.part import Clock, utc_now
+from dicom_node.ledger.part import Clock
 from dicom_node.ledger.records import Claim
 from dicom_node.process import new_owner
 from dicom_node.queue.dispatch import Dispatcher
@@ -44,17 +44,17 @@ class Reader:
     spool : Spool
     dispatcher : Dispatcher
     clock : callable, optional
-        The same as the ledger's.
+        The ledger's without one.
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, spool: Spool, dispatcher: Dispatcher, clock: Clock = utc_now
+        self, settings: Settings, ledger: Ledger, spool: Spool, dispatcher: Dispatcher, clock: Clock | None = None
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._spool = spool
         self._dispatcher = dispatcher
-        self._clock = clock
+        self._clock = clock or ledger.clock
         self._stopping = threading.Event()
         self._runtime: Runtime | None = None
         self._runtime_lock = threading.Lock()

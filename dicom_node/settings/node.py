@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, SecretStr
+from pydantic import Field, NonNegativeInt, PositiveFloat, SecretStr, model_validator
 
 from dicom_node.settings.section import Section
 
@@ -27,16 +27,37 @@ class LedgerSettings(Section):
 
     url: SecretStr | None = Field(
         default=None,
-        description="SQLAlchemy URL of a database of the site's own; without one SQLite in the data folder.",
+        description="SQLAlchemy URL of a PostgreSQL of the site's own, as postgresql+psycopg://user@host/database"
+        "?sslmode=verify-full&sslrootcert=PATH; without one SQLite in the data folder.",
     )
+    password_file: Path | None = Field(
+        default=None, description="File that holds the password for ledger.url, so that the URL needs none."
+    )
+
+    @model_validator(mode="after")
+    def _password_of_a_url(self) -> LedgerSettings:
+        if self.password_file is not None and self.url is None:
+            raise ValueError("password_file is given and url is not: SQLite has no password")
+        return self
 
 
 class BrokerSettings(Section):
     """The queue between the node's processes; it carries ids only."""
 
     url: SecretStr | None = Field(
-        default=None, description="URL of a Redis of the site's own; without one the node starts an embedded server."
+        default=None,
+        description="URL of a Redis of the site's own (redis://, or rediss:// for TLS, ?ssl_ca_certs=PATH); without "
+        "one the node starts an embedded server.",
     )
+    password_file: Path | None = Field(
+        default=None, description="File that holds the password for broker.url, so that the URL needs none."
+    )
+
+    @model_validator(mode="after")
+    def _password_of_a_url(self) -> BrokerSettings:
+        if self.password_file is not None and self.url is None:
+            raise ValueError("password_file is given and url is not: the embedded server has no password")
+        return self
 
 
 class LogSettings(Section):

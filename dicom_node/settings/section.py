@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from engine.errors import SettingsError
 
 
 def _ae_title(value: str) -> str:
@@ -17,6 +20,23 @@ def _ae_title(value: str) -> str:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def secret_of(file: Path) -> str:
+    """A secret that stands in a file of its own, without the line's end.
+
+    Raises
+    ------
+    SettingsError
+        If the file cannot be read or is empty.
+    """
+    try:
+        secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the secret in {file} cannot be read ({type(error).__name__})") from None
+    if not secret:
+        raise SettingsError(f"the secret's file {file} is empty")
+    return secret
 
 
 class Section(BaseModel):

@@ -2,17 +2,51 @@
 
 import multiprocessing
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from node_bench import Clock, received
+from postgresql import cluster
+from sqlalchemy import create_engine, text
 
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
+from dicom_node.ledger.models import Base
 from dicom_node.ledger.part import run_key
 from dicom_node.ledger.records import Claim, Outcome, StoredResult
 from dicom_node.ledger.states import ACTIVE, TRANSITIONS, TransitionError, check_transition
 from dicom_node.process import new_owner, owner_is_gone
 from engine.errors import NodeError, SettingsError
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """URL of an empty ledger in PostgreSQL."""
+    with cluster() as running:
+        yield running.url()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    """An empty ledger on that clock, in each of the databases."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    else:
+        url = request.getfixturevalue("postgresql")
+    ledger = Ledger(url, clock)
+    ledger.migrate()
+    yield ledger
+    ledger.close()
+    if request.param == "postgresql":
+        empty(url)
+
+
+def empty(url: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+    engine.dispose()
 
 
 def result(number: int = 1, run: str = "r") -> StoredResult:

@@ -28,7 +28,6 @@ from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
 from dicom_node.intake.adoption import adopt
 from dicom_node.intake.identity import RefusedError, identify
 from dicom_node.ledger import Ledger, State
-from dicom_node.ledger.part import utc_now
 from dicom_node.settings import ListenerSettings
 from dicom_node.spool import Spool, split
 from engine.errors import NodeError
@@ -39,7 +38,7 @@ class Scp:
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.port = free_port()
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", utc_now)
+        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
         self.ledger.migrate()
         self.spool = Spool(folder / "data")
         self.peer = Peer("MEDREGA", "127.0.0.1", self.port)
