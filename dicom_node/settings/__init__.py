@@ -6,6 +6,7 @@ from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import ListenerSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.settings import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings
+from dicom_node.settings.sources import Source
 
 __all__ = [
     "DEFAULT_FILE",
@@ -21,5 +22,6 @@ __all__ = [
     "LogSettings",
     "ReadingSettings",
     "Settings",
+    "Source",
     "SweeperSettings",
 ]

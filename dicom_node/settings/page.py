@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from dicom_node.settings import ENVIRONMENT_PREFIX, Destination, Settings
+from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 
 _HEAD = f"""# Settings
 
@@ -40,10 +40,11 @@ def declared_settings() -> list[Setting]:
     found: list[Setting] = []
     for section, field in Settings.model_fields.items():
         model = field.annotation
-        if section == "destinations":
-            found += _fields("[[destinations]]", Destination.model_fields)
-        elif isinstance(model, type) and issubclass(model, BaseModel):
+        if isinstance(model, type) and issubclass(model, BaseModel):
             found += _fields(f"[{section}]", model.model_fields)
+        for item in get_args(model):  # a list of tables
+            if isinstance(item, type) and issubclass(item, BaseModel):
+                found += _fields(f"[[{section}]]", item.model_fields)
     return found
 
 
@@ -81,6 +82,8 @@ def as_toml(settings: Settings) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, BaseModel):
+        value = {key: item for key, item in value if item is not None}
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple | list):

@@ -22,6 +22,7 @@ from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import ListenerSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
+from dicom_node.settings.sources import Source
 from engine.errors import SettingsError
 
 ENVIRONMENT_PREFIX: Final = "MEDREGA_PACS__"
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     ledger: LedgerSettings = LedgerSettings()
     log: LogSettings = LogSettings()
     destinations: tuple[Destination, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -68,10 +70,11 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     @model_validator(mode="after")
-    def _distinct_destinations(self) -> Settings:
-        names = [destination.name for destination in self.destinations]
-        if len(set(names)) != len(names):
-            raise ValueError("two destinations have the same name")
+    def _distinct_names(self) -> Settings:
+        for kind, tables in (("destinations", self.destinations), ("sources", self.sources)):
+            names = [table.name for table in tables]
+            if len(set(names)) != len(names):
+                raise ValueError(f"two {kind} have the same name")
         return self
 
     @classmethod
@@ -120,6 +123,22 @@ class Settings(BaseSettings):
         raise SettingsError(
             f"no destination is named {name!r}",
             advice=_nearest(name, names) if names else "add a [[destinations]] table, or write AET@HOST:PORT",
+        )
+
+    def source(self, name: str) -> Source:
+        """The source of that name.
+
+        Raises
+        ------
+        SettingsError
+            If there is none.
+        """
+        for source in self.sources:
+            if source.name == name:
+                return source
+        names = [source.name for source in self.sources]
+        raise SettingsError(
+            f"no source is named {name!r}", advice=_nearest(name, names) if names else "add a [[sources]] table"
         )
 
     def to_environment(self) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""Where studies and priors are fetched from, and who knows how many images a study has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from dicom_node.settings.section import AETitle, Port, Section
+
+Retrieve = Literal["move", "get", "wado"]
+
+
+class Remote(Section):
+    """A server that is asked: by DIMSE, or by DICOMweb."""
+
+    name: str = Field(min_length=1, max_length=64, description="Its name in commands, ledger and log.")
+    protocol: Literal["dimse", "dicomweb"] = Field(default="dimse", description="How it is asked: dimse | dicomweb.")
+    aet: AETitle | None = Field(default=None, description="Its AE title (dimse).")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Its address (dimse).")
+    port: Port | None = Field(default=None, description="Its TCP port (dimse).")
+    url: str | None = Field(
+        default=None, pattern=r"^https?://", description="Its DICOMweb root, as https://pacs/dicom-web (dicomweb)."
+    )
+    user: str | None = Field(default=None, description="User for HTTP Basic authentication (dicomweb).")
+    password_file: Path | None = Field(default=None, description="File that holds that user's password.")
+    token_file: Path | None = Field(default=None, description="File that holds a bearer token, instead of a user.")
+    association_timeout_seconds: PositiveFloat = Field(default=30, description="How long it may take to accept.")
+    timeout_seconds: PositiveFloat = Field(
+        default=60, description="How long it may be silent: before an answer, and between two."
+    )
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Remote:
+        if self.protocol == "dimse":
+            if self.aet is None or self.port is None:
+                raise ValueError('protocol = "dimse" needs aet and port')
+            if self.url is not None or self.user is not None or self.token_file is not None:
+                raise ValueError('url, user and token_file are for protocol = "dicomweb"')
+        elif self.url is None:
+            raise ValueError('protocol = "dicomweb" needs url')
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file belong together")
+        if self.user is not None and self.token_file is not None:
+            raise ValueError("a user or a token_file, not both")
+        return self
+
+
+class Source(Remote):
+    """An archive or scanner that gives studies: for ``pull``, priors, worklists, and the counts of studies."""
+
+    retrieve: Retrieve | None = Field(
+        default=None,
+        description="How it gives objects: move (C-MOVE to the listener, whose AE title it must know; the default of "
+        "dimse) | get (C-GET) | wado (WADO-RS, the one way of dicomweb).",
+    )
+    calling_aets: tuple[AETitle, ...] = Field(
+        default=(),
+        description="Senders whose studies it knows all of: it is asked how many images a study of theirs has. "
+        "Its own AE title always counts.",
+    )
+    priors: bool = Field(default=False, description="Whether priors are looked for here; the first such source counts.")
+
+    @model_validator(mode="after")
+    def _way(self) -> Source:
+        if self.retrieve is not None and (self.retrieve == "wado") != (self.protocol == "dicomweb"):
+            raise ValueError(f'protocol = "{self.protocol}" does not retrieve by {self.retrieve}')
+        return self
+
+    @property
+    def way(self) -> Retrieve:
+        """How it gives objects."""
+        return self.retrieve or ("wado" if self.protocol == "dicomweb" else "move")
+
+    def answers_for(self, calling_aet: str) -> bool:
+        """Whether it knows how many images a study of this sender has."""
+        return calling_aet in self.calling_aets or (self.aet is not None and calling_aet == self.aet)
