@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, code_to_category
@@ -265,9 +267,30 @@ def _batches(files: Sequence[StoredFile]) -> Iterator[tuple[list[StoredFile], li
 
 @contextmanager
 def associate(
-    peer: Peer, contexts: Sequence[PresentationContext], calling_aet: str, timeouts: Timeouts
+    peer: Peer,
+    contexts: Sequence[PresentationContext],
+    calling_aet: str,
+    timeouts: Timeouts,
+    *,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[evt.EventHandlerType] = (),
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Association]:
     """An association with a peer, released at the end and aborted when the block is left by an exception.
+
+    Parameters
+    ----------
+    peer : Peer
+    contexts : sequence of PresentationContext
+        Only the first 128 are proposed.
+    calling_aet : str
+    timeouts : Timeouts
+    roles : sequence of SCP_SCU_RoleSelectionNegotiation
+        PS3.7 D.3.3.4, where the peer is to send on this association too (C-GET).
+    handlers : sequence
+        Of events, as the library takes them.
+    tls : ssl.SSLContext, optional
+        In the clear without.
 
     Raises
     ------
@@ -292,7 +315,9 @@ def associate(
             peer.port,
             contexts=list(islice(contexts, _MAX_CONTEXTS)),
             ae_title=peer.aet,
-            evt_handlers=[(evt.EVT_CONN_OPEN, opened)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, opened), *handlers],
+            ext_neg=[*roles],
+            tls_args=(tls, peer.host) if tls is not None else None,
         )
     except OSError:  # the library looks the name up outside of what it catches; a name server comes back, as peers do
         raise PeerError(
