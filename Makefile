@@ -5,7 +5,7 @@
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
-PEERS := dcmtk dicom3tools orthanc orthanc-dicomweb postgresql redis-server
+PEERS := dcmtk dicom3tools iproute2 openssl orthanc orthanc-dicomweb postgresql redis-server
 # The oldest Python that fits, which the pinned wheels are sure to have, unless PYTHON names one.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from dicom_node.ledger import LeaseLostError, Ledger
+from dicom_node.ledger.database import DatabaseError
 from dicom_node.ledger.records import Claim
 from engine.errors import MedregaError, NodeError, ReadingCancelledError
 from engine.runtime import CancelToken
@@ -111,8 +112,14 @@ class Watch:
             If the run was cancelled or taken over.
         """
         if time.monotonic() - self._renewed > self._lease_seconds / 4:
-            self._ledger.runs.renew(self._claim, self._lease_seconds)
-            self._renewed = time.monotonic()
+            try:
+                self._ledger.runs.renew(self._claim, self._lease_seconds)
+            except DatabaseError:
+                # A database that is away for a moment costs no reading; one that stays away costs the lease.
+                if time.monotonic() - self._renewed > self._lease_seconds:
+                    raise
+            else:
+                self._renewed = time.monotonic()
 
     def _watch(self) -> None:
         end = time.monotonic() + self._deadline_seconds

@@ -10,23 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from peers import Orthanc, RunningNode, StoreScp, listens, route_script, running, running_orthanc, wait_until
+from peers import SCRIPT, Orthanc, RunningNode, StoreScp, listens, route_script, running, running_orthanc, wait_until
 from ports import free_port
 
 from dicom_node.dimse import scu
 from dicom_node.settings import Settings
-
-SCRIPT = {
-    "answers": {
-        "Please locate <ref>disc</ref>, ": (
-            "<ref>disc</ref><box>[[100, 200, 300, 500]]</box>, <ref>cross</ref><box>[[500, 500, 750, 900]]</box>"
-        ),
-        "What is <ref>this</ref>": "disc",
-        "图中<ref>这个区域</ref>": "圆盘",
-        "影像结论": "影像诊断：左上部见一高密度圆盘。影像结论：圆盘。",
-    },
-    "default": "Findings: A bright disc in the upper left. Impression: disc.",
-}
 
 
 @pytest.fixture

@@ -28,6 +28,18 @@ from engine.findings import StudyReading
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 120.0
 """Longest wait for anything; every wait ends with the event it waits for."""
+SCRIPT = {
+    "answers": {
+        "Please locate <ref>disc</ref>, ": (
+            "<ref>disc</ref><box>[[100, 200, 300, 500]]</box>, <ref>cross</ref><box>[[500, 500, 750, 900]]</box>"
+        ),
+        "What is <ref>this</ref>": "disc",
+        "图中<ref>这个区域</ref>": "圆盘",
+        "影像结论": "影像诊断：左上部见一高密度圆盘。影像结论：圆盘。",
+    },
+    "default": "Findings: A bright disc in the upper left. Impression: disc.",
+}
+"""Of the scripted runtime."""
 ENDED = (State.DELIVERED, State.FAILED, State.IGNORED, State.CANCELLED)
 
 
@@ -36,7 +48,7 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Callable[[], Any], what: str, process: subprocess.Popen[str] | None = None) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, process: subprocess.Popen[Any] | None = None) -> Any:
     """Wait for something that another process brings about; what it gave once it was true."""
     until = time.monotonic() + SECONDS
     while not (found := condition()):

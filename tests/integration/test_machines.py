@@ -1,0 +1,171 @@
+"""A node on several machines: a PostgreSQL and a Redis of the site's own over TLS, and readers on other hosts.
+
+The hosts are network namespaces with process ids of their own, so that only the network tells them of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import machines
+import pytest
+from peers import ENDED, SCRIPT, running, wait_until
+from ports import free_port
+from postgresql import PASSWORD, cluster
+from pydicom import dcmread
+
+from dicom_node.dimse.scu import StoredFile
+from dicom_node.ledger import Ledger, State
+from engine.phantom.studies import write_phantoms
+
+pytestmark = pytest.mark.skipif(not machines.can_be_made(), reason="network namespaces cannot be made: root is needed")
+LEASE_SECONDS = 4
+
+
+def certificate(folder: Path, address: str) -> tuple[Path, Path]:
+    """A certificate of an address that vouches for itself, and its key."""
+    paths = folder / "server.crt", folder / "server.key"
+    subject = ["-subj", f"/CN={address}", "-addext", f"subjectAltName=IP:{address}"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(paths[1])]
+    command = ["openssl", "req", "-x509", "-days", "2", "-out", str(paths[0]), *key, *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    return paths
+
+
+@dataclass
+class Site:
+    """The hosts of a site and what runs on them."""
+
+    front: machines.Host
+    readers: list[machines.Host]
+    folder: Path
+    config: Path
+    ledger: Ledger
+    port: int
+    pacs: Path
+    stack: ExitStack
+
+    def start(self, host: machines.Host, part: str) -> subprocess.Popen[bytes]:
+        """Start a part of the node on a host."""
+        command = [sys.executable, "-m", "dicom_node.cli", part, "--config", self.config]
+        log = self.folder / f"{host.name}-{part}.log"
+        return self.stack.enter_context(host.running(command, log, self.folder))
+
+    def log(self, host: machines.Host) -> str:
+        return "".join(path.read_text(encoding="utf-8") for path in self.folder.glob(f"{host.name}-*.log"))
+
+    def send(self, seed: int) -> str:
+        """Send a phantom from the front's host; its study instance UID."""
+        write_phantoms(self.folder / f"phantom{seed}", 1, seed)
+        (path,) = (self.folder / f"phantom{seed}").rglob("*.dcm")
+        command = ["/usr/bin/storescu", "-xs", "-aec", "MEDREGA", self.front.address, str(self.port), str(path)]
+        subprocess.run([*self.front.prefix, *command], check=True, capture_output=True)
+        return str(dcmread(path, stop_before_pixels=True).StudyInstanceUID)
+
+    def state(self, study: str) -> State | None:
+        return next((s.state for s in self.ledger.studies() if s.study_instance_uid == study), None)
+
+    def arrivals(self) -> Counter[str]:
+        """How often each object arrived at the PACS."""
+        return Counter(StoredFile.open(path).sop_instance_uid for path in self.pacs.iterdir())
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with ExitStack() as stack:
+        front, *readers = stack.enter_context(machines.hosts("front", "reader1", "reader2"))
+        crt, key = certificate(tmp_path, front.address)
+        secret = tmp_path / "password"
+        secret.write_text(f"{PASSWORD}\n", encoding="ascii")
+        database = stack.enter_context(cluster(front.address, front.prefix, (crt, key)))
+        redis, pacs_port, port = free_port(), free_port(), free_port()
+        options = {
+            "--bind": front.address,
+            "--port": "0",
+            "--tls-port": str(redis),
+            "--tls-cert-file": str(crt),
+            "--tls-key-file": str(key),
+            "--tls-ca-cert-file": str(crt),
+            "--tls-auth-clients": "no",
+            "--requirepass": PASSWORD,
+            "--save": "",
+            "--dir": str(tmp_path),
+        }
+        words = [word for pair in options.items() for word in pair]
+        stack.enter_context(running([*front.prefix, "redis-server", *words], tmp_path / "redis.log"))
+        pacs = tmp_path / "pacs"
+        pacs.mkdir()
+        storescp = ["/usr/bin/storescp", "--unique-filenames", "-od", str(pacs), "+xa", str(pacs_port)]
+        stack.enter_context(running([*front.prefix, *storescp], tmp_path / "storescp.log"))
+        script = tmp_path / "script.json"
+        script.write_text(json.dumps(SCRIPT | {"delay_seconds": 0.5}), encoding="utf-8")
+        config = tmp_path / "medrega-pacs.toml"
+        query = f"sslmode=verify-full&sslrootcert={crt}"
+        config.write_text(
+            f"""
+            [data]
+            path = "{tmp_path / "data"}"
+            minimum_free_mib = 1
+            [listener]
+            host = "{front.address}"
+            port = {port}
+            promiscuous = true
+            [completion]
+            quiet_seconds = 1.0
+            [engine]
+            runtime = "scripted"
+            model = "{script}"
+            [reading]
+            lease_seconds = {LEASE_SECONDS}
+            [sweeper]
+            interval_seconds = 0.2
+            [broker]
+            url = "rediss://{front.address}:{redis}/0?ssl_ca_certs={crt}&ssl_cert_reqs=required"
+            password_file = "{secret}"
+            [ledger]
+            url = "{database.url(password="")}?{query}"
+            password_file = "{secret}"
+            [[destinations]]
+            name = "pacs"
+            aet = "PACS"
+            host = "{front.address}"
+            port = {pacs_port}
+            """,
+            encoding="utf-8",
+        )
+        # A socket in the file system is reached from every namespace.
+        ledger = Ledger(database.local_url)
+        stack.callback(ledger.close)
+        yield Site(front, readers, tmp_path, config, ledger, port, pacs, stack.enter_context(ExitStack()))
+
+
+def test_a_reader_that_is_cut_off_in_mid_reading_is_replaced_and_nothing_comes_twice(site: Site) -> None:
+    # All at once, on an empty database: their migrations must not meet.
+    processes = [site.start(site.front, "listen"), *(site.start(host, "worker") for host in site.readers)]
+    for host in site.readers:
+        wait_until(lambda host=host: site.log(host).count("worker ready") == 2, f"the workers of {host.name}")
+    wait_until(lambda: "listening" in site.log(site.front), "the listener", processes[0])
+    study = site.send(5)
+    wait_until(lambda: site.state(study) is State.READING, "a reader takes the study")
+    reader = next(host for host in site.readers if '"attempt": 1' in site.log(host))
+    other = next(host for host in site.readers if host is not reader)
+    reader.cut_off()
+    wait_until(lambda: site.state(study) in ENDED, "the other reader reads it")
+    assert site.state(study) is State.DELIVERED
+    record = site.ledger.study(study)
+    assert '"attempt": 2' in site.log(other)
+    assert record.runs[0].attempts == 2
+    reader.heal()
+    wait_until(lambda: "the run has become" in site.log(reader), "the one that was cut off learns that it lost the run")
+    # The site is whole again: what comes now is read, by whichever.
+    second = site.send(6)
+    wait_until(lambda: site.state(second) in ENDED, "another study")
+    results = [result.sop_instance_uid for uid in (study, second) for result in site.ledger.study(uid).results]
+    assert site.arrivals() == Counter(results)
