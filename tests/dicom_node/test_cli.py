@@ -55,7 +55,7 @@ def commands() -> list[tuple[str, ...]]:
 
 def test_every_command_of_the_plan_is_there() -> None:
     assert {" ".join(command) for command in commands()} == {
-        "up", "listen", "worker", "read", "send", "echo", "studies", "study", "retry", "cancel", "retract", "phantom",
+        "up", "listen", "worker", "read", "send", "echo", "pull", "studies", "study", "retry", "cancel", "retract", "phantom",
         "demo", "config show", "config check", "version", "engine ask", "engine info", "engine check", "engine compile",
         "engine export", "engine evaluate", "engine bench",
         "plan list", "plan show", "plan check", "plan which",

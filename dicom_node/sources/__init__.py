@@ -1,0 +1,1 @@
+"""Sources: the archives that studies, priors and counts are fetched from, by whichever protocol."""

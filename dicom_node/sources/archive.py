@@ -1,0 +1,126 @@
+"""An archive as the node sees it: asked and fetched from by DIMSE or by DICOMweb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+
+from dicom_node.dimse.query import Server, find, keys
+from dicom_node.dimse.retrieve import Cancel, OnProgress, Retrieved, get, move
+from dicom_node.dimse.scu import Peer, Timeouts
+from dicom_node.intake.storage import Storage
+from dicom_node.settings.sources import Remote, Source
+from engine.errors import SettingsError
+
+
+class Archive(Protocol):
+    """What can be asked of an archive."""
+
+    def query(self, level: str, values: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
+        """Entities of a level (STUDY, SERIES, IMAGE) that match; each with the attributes wanted that it has.
+
+        Raises
+        ------
+        NodeError
+            If it cannot be asked, or refuses.
+        """
+
+    def retrieve(
+        self,
+        study_instance_uid: str,
+        series_instance_uids: Sequence[str],
+        storage: Storage,
+        entry: str,
+        on_progress: OnProgress,
+        cancel: Cancel,
+    ) -> Retrieved:
+        """Fetch a study, or some series of it.
+
+        Parameters
+        ----------
+        study_instance_uid : str
+        series_instance_uids : sequence of str
+            Empty for the whole study.
+        storage : Storage
+            Where objects come in; those of a C-MOVE come in at the running listener instead.
+        entry : str
+            AE title of this node that they count as sent to.
+        on_progress : callable
+        cancel : Cancel
+
+        Raises
+        ------
+        NodeError
+            If it cannot be reached.
+        """
+
+
+def server_of(remote: Remote, calling_aet: str) -> Server:
+    """A DIMSE peer of the settings."""
+    if remote.aet is None or remote.port is None:
+        raise SettingsError(f"{remote.name} has no AE title and port")
+    return Server(
+        Peer(remote.aet, remote.host, remote.port),
+        calling_aet,
+        Timeouts(remote.association_timeout_seconds, remote.timeout_seconds),
+    )
+
+
+def open_archive(source: Source, calling_aet: str) -> Archive:
+    """The archive of a source.
+
+    Parameters
+    ----------
+    source : Source
+    calling_aet : str
+        AE title of this node.
+    """
+    return DimseArchive(source, calling_aet)
+
+
+class DimseArchive:
+    """An archive that is asked by C-FIND, and gives by C-MOVE or C-GET."""
+
+    def __init__(self, source: Source, calling_aet: str) -> None:
+        self._source = source
+        self._server = server_of(source, calling_aet)
+
+    def query(self, level: str, values: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
+        """See `Archive.query`."""
+        return find(self._server, keys(level, values, wanted))
+
+    def retrieve(
+        self,
+        study_instance_uid: str,
+        series_instance_uids: Sequence[str],
+        storage: Storage,
+        entry: str,
+        on_progress: OnProgress,
+        cancel: Cancel,
+    ) -> Retrieved:
+        """See `Archive.retrieve`."""
+        identifier = keys("SERIES" if series_instance_uids else "STUDY", {"StudyInstanceUID": study_instance_uid})
+        if series_instance_uids:
+            identifier.SeriesInstanceUID = list(series_instance_uids)
+        if self._source.way == "move":
+            return move(self._server, identifier, entry, on_progress=on_progress, cancel=cancel)
+        return get(
+            self._server,
+            identifier,
+            storage,
+            entry,
+            sop_classes=self._sop_classes(study_instance_uid),
+            on_progress=on_progress,
+            cancel=cancel,
+        )
+
+    def _sop_classes(self, study_instance_uid: str) -> list[str]:
+        """SOP Classes in Study, an optional key (PS3.4 table C.6-5); empty where the archive does not say."""
+        found: dict[str, None] = {}
+        for match in self.query("STUDY", {"StudyInstanceUID": study_instance_uid}, ["SOPClassesInStudy"]):
+            value = match.get("SOPClassesInStudy")
+            for uid in [value] if isinstance(value, str) else (value or ()):
+                found[str(uid)] = None
+        return list(found)
