@@ -115,6 +115,14 @@ class Run(Base):
     next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     dispatched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     reading_digest: Mapped[str | None] = mapped_column(DIGEST)
+    route: Mapped[str | None] = mapped_column(String(64))
+    priority: Mapped[int] = mapped_column(default=2, server_default="2")
+    """Rank of the decision's priority, the most urgent is 0."""
+    decision: Mapped[str | None] = mapped_column(Text)
+    """`dicom_node.routing.decision.Decision` as JSON."""
+    plan: Mapped[str | None] = mapped_column(String(128))
+    """Plan that it was read by."""
+    findings: Mapped[int | None]
 
 
 class Instance(Base):
@@ -124,6 +132,12 @@ class Instance(Base):
     __table_args__ = (
         UniqueConstraint("path"),
         Index("ix_instance_study_instance_uid_sop_instance_uid", "study_instance_uid", "sop_instance_uid"),
+        Index(
+            "ix_instance_unread",
+            "study_instance_uid",
+            sqlite_where=text("header IS NULL"),
+            postgresql_where=text("header IS NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
@@ -138,6 +152,8 @@ class Instance(Base):
     """The entry point that it came by."""
     path: Mapped[str] = mapped_column(Text)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    header: Mapped[str | None] = mapped_column(Text)
+    """What routing needs of it as JSON, nothing that identifies a patient; None until it has been read."""
 
 
 class Result(Base):
@@ -205,4 +221,15 @@ class Event(Base):
     """``transition``, ``conflict``, ``adopted``, ``retry``, ``cancel``, ``retract``, ``delivery``."""
     from_state: Mapped[State | None] = mapped_column(STATE)
     to_state: Mapped[State | None] = mapped_column(STATE)
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class Switch(Base):
+    """What a person has switched by hand: a route, or the reading as a whole."""
+
+    __tablename__ = "switch"
+
+    name: Mapped[str] = mapped_column(String(96), primary_key=True)
+    value: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
     reason: Mapped[str] = mapped_column(Text, default="")

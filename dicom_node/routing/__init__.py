@@ -1,0 +1,1 @@
+"""Routing: which studies are read, by which plan, how soon, and where the results go."""
