@@ -34,6 +34,16 @@ class DeliveryState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class CommitmentState(StrEnum):
+    """Where a transaction of storage commitment stands."""
+
+    OPEN = "OPEN"
+    """The report has not come, or has not been heard."""
+    REPORTED = "REPORTED"
+    FAILED = "FAILED"
+    """Given up."""
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Points in time, aware and in UTC; SQLite itself forgets the zone."""
 
@@ -62,6 +72,7 @@ DIGEST = String(64)
 BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows by itself only in an INTEGER key
 STATE = Enum(State, native_enum=False, length=16)
 DELIVERY_STATE = Enum(DeliveryState, native_enum=False, length=16)
+COMMITMENT_STATE = Enum(CommitmentState, native_enum=False, length=16)
 
 
 class Base(DeclarativeBase):
@@ -132,6 +143,7 @@ class Instance(Base):
     __table_args__ = (
         UniqueConstraint("path"),
         Index("ix_instance_study_instance_uid_sop_instance_uid", "study_instance_uid", "sop_instance_uid"),
+        Index("ix_instance_sop_instance_uid", "sop_instance_uid"),
         Index(
             "ix_instance_unread",
             "study_instance_uid",
@@ -152,6 +164,10 @@ class Instance(Base):
     """The entry point that it came by."""
     path: Mapped[str] = mapped_column(Text)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    committed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its sender was told that the node keeps it (PS3.4 J)."""
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its file was removed; the row stays, so that a repeat is told apart."""
     header: Mapped[str | None] = mapped_column(Text)
     """What routing needs of it as JSON, nothing that identifies a patient; None until it has been read."""
 
@@ -171,6 +187,8 @@ class Result(Base):
     sha256: Mapped[str] = mapped_column(DIGEST)
     path: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its file was removed; the row stays, so that the object is known when it comes back."""
 
 
 class Delivery(Base):
@@ -196,6 +214,8 @@ class Delivery(Base):
     next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     dispatched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    committed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the destination said that it keeps the object (PS3.4 J)."""
 
 
 class Lease(Base):
@@ -232,4 +252,40 @@ class Switch(Base):
     name: Mapped[str] = mapped_column(String(96), primary_key=True)
     value: Mapped[str] = mapped_column(String(32))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class Commitment(Base):
+    """A request that a destination commits to a run's results (PS3.4 J), by its transaction."""
+
+    __tablename__ = "commitment"
+    __table_args__ = (Index("ix_commitment_run_id_destination", "run_id", "destination"),)
+
+    transaction_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    run_id: Mapped[str] = mapped_column(RUN_ID, ForeignKey("run.id"))
+    destination: Mapped[str] = mapped_column(String(64))
+    state: Mapped[CommitmentState] = mapped_column(COMMITMENT_STATE)
+    number: Mapped[int]
+    """How many requests for the run's results there were at this destination, this one included."""
+    requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When it is asked anew, in a transaction of its own, unless everything was committed by then."""
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class CommitmentReport(Base):
+    """A sender's request that the node commits to what it sent (PS3.4 J), until it has heard the answer."""
+
+    __tablename__ = "commitment_report"
+    __table_args__ = (Index("ix_commitment_report_state_next_attempt_at", "state", "next_attempt_at"),)
+
+    transaction_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    calling_aet: Mapped[str] = mapped_column(AE_TITLE)
+    called_aet: Mapped[str] = mapped_column(AE_TITLE)
+    instances: Mapped[str] = mapped_column(Text)
+    """JSON: pairs of SOP class and SOP instance UID."""
+    state: Mapped[CommitmentState] = mapped_column(COMMITMENT_STATE)
+    attempts: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     reason: Mapped[str] = mapped_column(Text, default="")

@@ -26,6 +26,8 @@ class State(StrEnum):
     """The results are stored and on their way."""
     DELIVERED = "DELIVERED"
     """Every destination has every result."""
+    COMMITTED = "COMMITTED"
+    """Every destination that is asked for it has committed to keep every result (PS3.4 J)."""
     IGNORED = "IGNORED"
     """Nothing in it is for this node; the reason says what."""
     CANCELLED = "CANCELLED"
@@ -42,8 +44,9 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.READING: frozenset({State.WRITING, State.QUEUED, State.IGNORED, State.FAILED, State.CANCELLED}),
     State.WRITING: frozenset({State.DELIVERING, State.QUEUED, State.FAILED, State.CANCELLED}),
     State.DELIVERING: frozenset({State.DELIVERED, State.FAILED, State.CANCELLED}),
-    # A note that withdraws the results goes the way that they went.
-    State.DELIVERED: frozenset({State.DELIVERING}),
+    # A note that withdraws the results goes the way that they went, and so does what a destination has not kept.
+    State.DELIVERED: frozenset({State.COMMITTED, State.DELIVERING, State.FAILED}),
+    State.COMMITTED: frozenset({State.DELIVERING}),
     # The way back in: to the results that exist already, else through the queue.
     State.IGNORED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset({State.QUEUED, State.DELIVERING}),
