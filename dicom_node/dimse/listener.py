@@ -195,7 +195,7 @@ class Listener:
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(transfer_syntax),
             calling_aet=calling_aet,
-            called_aet=self._settings.aet,
+            called_aet=_title(event.assoc.requestor.primitive.called_ae_title),  # type: ignore[union-attr]
         )
         with self._storage.begin(arrival) as receiving:
             receiving.write(dataset)

@@ -3,10 +3,11 @@
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
-from dicom_node.settings.listener import ListenerSettings
+from dicom_node.settings.listener import Entry, ListenerSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.settings import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings
 from dicom_node.settings.sources import Source
+from dicom_node.settings.tls import TlsSettings
 
 __all__ = [
     "DEFAULT_FILE",
@@ -17,6 +18,7 @@ __all__ = [
     "DeliverySettings",
     "Destination",
     "EngineSettings",
+    "Entry",
     "LedgerSettings",
     "ListenerSettings",
     "LogSettings",
@@ -24,4 +26,5 @@ __all__ = [
     "Settings",
     "Source",
     "SweeperSettings",
+    "TlsSettings",
 ]

@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from dicom_node.settings.section import AETitle, Port, Section
+from dicom_node.settings.tls import TlsSettings
+
+Priority = Literal["stat", "high", "routine", "low"]
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("an address is written as 10.1.2.3, 10.1.0.0/16 or fd00:1::/64") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class Entry(Section):
+    """An entry point: an AE title that the node is called by, and what is done with what is sent to it."""
+
+    aet: AETitle = Field(description="Called AE title. listener.aet is always one, listed here or not.")
+    quiet_seconds: PositiveFloat | None = Field(
+        default=None, description="Quiet time of studies that arrive here, instead of those of completion."
+    )
+    priority: Priority | None = Field(
+        default=None, description="stat | high | routine | low, for studies whose route says nothing of it."
+    )
+    route: str | None = Field(
+        default=None, min_length=1, description="Name of the route of studies that arrive here; the rules' without."
+    )
 
 
 class ListenerSettings(Section):
@@ -19,15 +47,32 @@ class ListenerSettings(Section):
     calling_aets: tuple[AETitle, ...] = Field(
         default=(), description="AE titles that may send; empty allows any on loopback."
     )
+    addresses: tuple[Network, ...] = Field(
+        default=(),
+        description="Addresses that may send, as 10.1.2.3, 10.1.0.0/16 or fd00:1::/64; empty allows any. An AE title "
+        "is what a sender says of itself: list addresses, or ask for certificates, where that is not enough.",
+    )
     promiscuous: bool = Field(
         default=False,
         description="Allow any calling AE title at an address other hosts can reach. Say so only in a closed network.",
     )
-    max_associations: PositiveInt = Field(default=25, description="Associations served at the same time.")
+    tls: TlsSettings | None = Field(
+        default=None,
+        description="TLS only, no connection in the clear: true for the certificates of [tls], or a table of its own.",
+    )
+    max_associations: Annotated[int, Field(ge=1, le=400)] = Field(
+        default=25, description="Associations served at the same time; one more is rejected as transient."
+    )
+    max_associations_per_peer: PositiveInt | None = Field(
+        default=None, description="The same by calling AE title and address; no limit of its own without."
+    )
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = Field(
         default=131_072, description="Largest PDU that the node announces; 131072 is the fastest measured."
     )
-    acse_timeout_seconds: PositiveFloat = Field(default=30, description="How long association messages may take.")
+    acse_timeout_seconds: PositiveFloat = Field(
+        default=30,
+        description="How long a connection may take to ask for an association, TLS included, and to end (ARTIM).",
+    )
     dimse_timeout_seconds: PositiveFloat = Field(default=60, description="How long one DIMSE message may take.")
     network_timeout_seconds: PositiveFloat = Field(
         default=120, description="How long a peer may be silent in an association."
@@ -49,4 +94,8 @@ class ListenerSettings(Section):
             raise ValueError(
                 "other hosts can reach this address: list the senders in calling_aets, or set promiscuous = true"
             )
+        if self.tls is not None and self.tls.certificate is None:
+            raise ValueError("tls needs a certificate")
+        if self.tls is not None and self.tls.require_client and self.tls.ca is None:
+            raise ValueError("tls needs the ca of the senders' certificates, or require_client = false")
         return self

@@ -20,9 +20,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
-from dicom_node.settings.listener import ListenerSettings
+from dicom_node.settings.listener import Entry, ListenerSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.sources import Source
+from dicom_node.settings.tls import TlsSettings
 from engine.errors import SettingsError
 
 ENVIRONMENT_PREFIX: Final = "MEDREGA_PACS__"
@@ -46,6 +47,7 @@ class Settings(BaseSettings):
 
     data: DataSettings = DataSettings()
     listener: ListenerSettings = ListenerSettings()
+    tls: TlsSettings = TlsSettings()
     completion: CompletionSettings = CompletionSettings()
     engine: EngineSettings = EngineSettings()
     reading: ReadingSettings = ReadingSettings()
@@ -54,6 +56,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     ledger: LedgerSettings = LedgerSettings()
     log: LogSettings = LogSettings()
+    entries: tuple[Entry, ...] = ()
     destinations: tuple[Destination, ...] = ()
     sources: tuple[Source, ...] = ()
 
@@ -69,8 +72,26 @@ class Settings(BaseSettings):
         """The environment wins over the file, whose content arrives as arguments."""
         return env_settings, init_settings
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shared_tls(cls, tables: dict[str, Any]) -> dict[str, Any]:
+        """Put the certificates of ``[tls]`` where a table says ``tls = true``."""
+        if not isinstance(tables.get("tls", {}), dict):
+            return tables
+
+        def filled(table: Any) -> Any:
+            if isinstance(table, list | tuple):
+                return [filled(item) for item in table]
+            if isinstance(table, dict) and isinstance(table.get("tls"), bool):
+                return {**table, "tls": tables.get("tls", {}) if table["tls"] else None}
+            return table
+
+        return {name: filled(table) for name, table in tables.items()}
+
     @model_validator(mode="after")
     def _distinct_names(self) -> Settings:
+        if len({entry.aet for entry in self.entries}) != len(self.entries):
+            raise ValueError("two entries have the same aet")
         for kind, tables in (("destinations", self.destinations), ("sources", self.sources)):
             names = [table.name for table in tables]
             if len(set(names)) != len(names):
@@ -107,6 +128,17 @@ class Settings(BaseSettings):
             raise _explained(error, origin) from None
         except ValueError as error:  # pydantic-settings: a section in the environment that is no JSON
             raise SettingsError(f"settings in the environment cannot be read: {error}") from None
+
+    def entry(self, called_aet: str) -> Entry:
+        """The entry point of that AE title, or that of ``listener.aet``; either may have no settings of its own."""
+        listed = {entry.aet: entry for entry in self.entries}
+        own = self.listener.aet
+        return listed.get(called_aet) or listed.get(own) or Entry(aet=own)
+
+    @property
+    def called_aets(self) -> frozenset[str]:
+        """The AE titles that the node answers to."""
+        return frozenset({self.listener.aet, *(entry.aet for entry in self.entries)})
 
     def destination(self, name: str) -> Destination:
         """The destination of that name.
