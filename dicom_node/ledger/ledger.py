@@ -8,6 +8,7 @@ from typing import Self
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import aliased
 
+from dicom_node.ledger.commitments import Commitments
 from dicom_node.ledger.database import Database, with_password
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.intake import Intake
@@ -25,6 +26,8 @@ from dicom_node.ledger.records import (
 from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.states import ACTIVE, State
+from dicom_node.ledger.switches import Switches
+from dicom_node.routing.decision import Priority
 from dicom_node.settings import Settings
 from dicom_node.settings.section import secret_of
 from engine.errors import NodeError
@@ -48,7 +51,9 @@ class Ledger(Part):
     runs : Runs
     deliveries : Deliveries
     retractions : Retractions
+    commitments : Commitments
     leases : Leases
+    switches : Switches
     clock : callable
         Gives the time by which the ledger goes.
     """
@@ -62,7 +67,9 @@ class Ledger(Part):
         self.runs = Runs(self._database, clock)
         self.deliveries = Deliveries(self._database, clock)
         self.retractions = Retractions(self._database, clock)
+        self.commitments = Commitments(self._database, clock)
         self.leases = Leases(self._database, clock)
+        self.switches = Switches(self._database, clock)
 
     @classmethod
     def open(cls, settings: Settings, clock: Clock | None = None) -> Self:
@@ -169,6 +176,10 @@ class Ledger(Part):
                     run.changed_at,
                     run.reading_digest,
                     sum(count.get(before.id, 0) for before in runs if before.number <= run.number),
+                    run.route,
+                    list(Priority)[run.priority],
+                    run.plan,
+                    run.findings,
                 )
                 for run in runs
             ),
@@ -194,7 +205,8 @@ class Ledger(Part):
     def retry(self, study_instance_uid: str) -> State:
         """Give a study that ended FAILED, CANCELLED or IGNORED another try, and say what state that puts it in.
 
-        Results that exist are delivered again where they did not arrive; a reading that exists is not made again.
+        Results that exist are delivered again where they did not arrive; a reading that exists is not made again. A
+        study that was IGNORED, or that no rule has looked at yet, goes by the rules as they are now.
 
         Raises
         ------
@@ -227,7 +239,8 @@ class Ledger(Part):
                     delivery.dispatched_at = None
                 self._move(session, run, State.DELIVERING, "tried again on request", "retry")
             else:
-                self._move(session, run, State.QUEUED, "tried again on request", "retry")
+                again = State.COMPLETE if run.state is State.IGNORED or run.decision is None else State.QUEUED
+                self._move(session, run, again, "tried again on request", "retry")
             return run.state
 
     def cancel(self, study_instance_uid: str) -> None:

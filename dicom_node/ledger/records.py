@@ -7,6 +7,7 @@ from datetime import datetime
 
 from dicom_node.ledger.models import DeliveryState
 from dicom_node.ledger.states import State
+from dicom_node.routing.decision import Decision, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,25 @@ class OpenRun:
 
 
 @dataclass(frozen=True, slots=True)
+class CompleteRun:
+    """A run that waits for a decision.
+
+    Parameters
+    ----------
+    completed_at : datetime
+        When it was complete, which is the time that rules see.
+    called_aets, calling_aets : tuple of str
+        Where its study came in, and from whom, in the order of the alphabet.
+    """
+
+    id: str
+    study_instance_uid: str
+    completed_at: datetime
+    called_aets: tuple[str, ...]
+    calling_aets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredInstance:
     """A file of a study, for a reader; `path` is relative to the data folder."""
 
@@ -55,6 +75,7 @@ class Claim:
     """Everything that arrived of the study until the run was complete."""
     predecessors: tuple[StoredResult, ...]
     """Results of the run that this one supersedes."""
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +160,11 @@ class RunRecord:
     changed_at: datetime
     reading_digest: str | None
     instances: int
+    route: str | None
+    priority: Priority
+    plan: str | None
+    """Plan that it was read by; before that, the one that its route names."""
+    findings: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +218,47 @@ class StudyRecord:
     results: tuple[ResultRecord, ...]
     deliveries: tuple[DeliveryRecord, ...]
     events: tuple[EventRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OwedReport:
+    """A sender's request that the node commits to objects, and hears of by a report.
+
+    Parameters
+    ----------
+    instances : tuple of (str, str)
+        SOP class and SOP instance UID of each.
+    """
+
+    transaction_uid: str
+    calling_aet: str
+    called_aet: str
+    instances: tuple[tuple[str, str], ...]
+    attempts: int = 0
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInstance:
+    """An object that the node keeps; `path` is relative to the data folder."""
+
+    sop_class_uid: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentRequest:
+    """A request that a destination commits to results.
+
+    Parameters
+    ----------
+    number : int
+        How many requests there were of this destination for the run, this one included.
+    since : datetime
+        When the first of them was made.
+    """
+
+    transaction_uid: str
+    results: tuple[StoredResult, ...]
+    number: int
+    since: datetime

@@ -4,26 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.models import Delivery, DeliveryState, Instance, Lease, Result, Run
 from dicom_node.ledger.part import LeaseLostError, Part, run_key, stored_result
-from dicom_node.ledger.records import Claim, StoredInstance, StoredResult
+from dicom_node.ledger.records import Claim, CompleteRun, StoredInstance, StoredResult
 from dicom_node.ledger.states import ACTIVE, LEASED, State
+from dicom_node.ledger.switches import switched
+from dicom_node.routing.decision import Action, Decision
+
+_NO_DESTINATION: Final = "no destination is set; the results stay in the data folder"
+_SHADOW: Final = "shadow: nothing is sent; the results stay in the data folder"
 
 
 class Runs(Part):
     """What happens to a run between completion and delivery."""
 
-    def queue_complete(self) -> list[str]:
-        """Put every complete run into the queue; their ids."""
+    def to_route(self) -> list[CompleteRun]:
+        """Complete runs, which wait for a decision, the oldest first."""
+        with self._database.read() as session:
+            runs = session.scalars(select(Run).where(Run.state == State.COMPLETE).order_by(Run.changed_at)).all()
+            return [
+                CompleteRun(run.id, run.study_instance_uid, run.changed_at, *self._titles(session, run)) for run in runs
+            ]
+
+    def route(self, run_id: str, decision: Decision) -> State | None:
+        """Enter the decision on a complete run: QUEUED, or IGNORED; None where it is complete no more."""
         with self._database.write() as session:
-            runs = session.scalars(select(Run).where(Run.state == State.COMPLETE).with_for_update()).all()
-            for run in runs:
-                self._move(session, run, State.QUEUED)
-            return [run.id for run in runs]
+            run = self._lock_run(session, run_id)
+            if run.state is not State.COMPLETE:
+                return None
+            action, why = switched(session, decision.route)
+            reason = why if action is Action.OFF else decision.ignored
+            run.route, run.priority, run.plan = decision.route, decision.priority.rank, decision.plan
+            run.decision = decision.to_json()
+            told = "" if decision == Decision() else f"route {decision.route}, {decision.priority}"
+            self._move(session, run, State.IGNORED if reason else State.QUEUED, reason or told)
+            return run.state
+
+    def queue_complete(self) -> list[str]:
+        """Put every complete run into the queue on the built-in route; their ids."""
+        waiting = [run.id for run in self.to_route()]
+        return [run_id for run_id in waiting if self.route(run_id, Decision()) is State.QUEUED]
 
     def to_dispatch(self, sent_before: datetime) -> tuple[list[str], list[str]]:
         """Queued runs that are due and that no message was sent for yet, and those whose message is older than a time.
@@ -58,6 +83,10 @@ class Runs(Part):
             run = session.scalar(select(Run).where(Run.id == run_id).with_for_update())
             if run is None or run.state is not State.QUEUED:
                 return None
+            action, why = switched(session, run.route)
+            if action is Action.OFF:
+                self._move(session, run, State.CANCELLED, why, "switch")
+                return None
             lease = session.get(Lease, run_key(run_id), with_for_update=True)
             if not self._lease_is_free(lease):
                 return None
@@ -77,6 +106,7 @@ class Runs(Part):
                 reading_digest=run.reading_digest,
                 instances=self._instances(session, run),
                 predecessors=self._predecessors(session, run),
+                decision=_decision(run),
             )
 
     def renew(self, claim: Claim, seconds: float) -> None:
@@ -98,15 +128,27 @@ class Runs(Part):
             run = session.get(Run, claim.run_id)
             return lease is not None and lease.owner == claim.owner and run is not None and run.state in LEASED
 
-    def reading_stored(self, claim: Claim, digest: str) -> None:
-        """The reading is safe on disk: READING becomes WRITING."""
+    def reading_stored(self, claim: Claim, digest: str, plan: str | None = None, findings: int | None = None) -> None:
+        """The reading is safe on disk: READING becomes WRITING.
+
+        Parameters
+        ----------
+        claim : Claim
+        digest : str
+        plan : str, optional
+            By which it was read.
+        findings : int, optional
+            How many there are.
+        """
         with self._database.write() as session:
             run, _ = self._held(session, claim)
-            run.reading_digest = digest
+            run.reading_digest, run.plan, run.findings = digest, plan, findings
             self._move(session, run, State.WRITING, f"reading {digest[:12]}")
 
     def results_stored(self, claim: Claim, results: Mapping[str, Sequence[StoredResult]]) -> None:
         """The results are safe on disk: WRITING becomes DELIVERING, or DELIVERED where nothing is to be sent.
+
+        Nothing is where no destination is set, and where the route is in shadow.
 
         Parameters
         ----------
@@ -121,6 +163,7 @@ class Runs(Part):
                 row.sop_instance_uid: row
                 for row in session.scalars(select(Result).where(Result.run_id == run.id)).all()
             }
+            unsent = _unsent(session, run)
             sent = False
             for destination, objects in results.items():
                 for item in objects:
@@ -137,7 +180,7 @@ class Runs(Part):
                         session.add(row)
                     row.sha256, row.path = item.sha256, item.path
                     session.flush()
-                    if destination:
+                    if destination and not unsent:
                         sent = True
                         session.add(
                             Delivery(
@@ -151,7 +194,7 @@ class Runs(Part):
                         )
             self._move(session, run, State.DELIVERING, f"{len(rows)} results")
             if not sent:
-                self._move(session, run, State.DELIVERED, "no destination is set; the results stay in the data folder")
+                self._move(session, run, State.DELIVERED, unsent or _NO_DESTINATION)
             session.delete(lease)
 
     def give_back(self, claim: Claim, reason: str, next_attempt_at: datetime | None = None, *, attempt: bool) -> None:
@@ -211,9 +254,16 @@ class Runs(Part):
             raise LeaseLostError(f"the run has become {run.state}")
         return run, self._hold(session, run_key(claim.run_id), claim.owner)
 
+    def _titles(self, session: Session, run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Called and calling AE titles of everything that arrived of a run's study until it was complete."""
+        pairs = session.execute(
+            select(Instance.called_aet, Instance.calling_aet).where(Instance.run_id.in_(up_to(run))).distinct()
+        ).all()
+        called, calling = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
+        return tuple(sorted(called - {""})), tuple(sorted(calling - {""}))
+
     def _instances(self, session: Session, run: Run) -> tuple[StoredInstance, ...]:
-        up_to = select(Run.id).where(Run.study_instance_uid == run.study_instance_uid, Run.number <= run.number)
-        rows = session.scalars(select(Instance).where(Instance.run_id.in_(up_to)).order_by(Instance.id))
+        rows = session.scalars(select(Instance).where(Instance.run_id.in_(up_to(run))).order_by(Instance.id))
         return tuple(StoredInstance(row.path, row.series_instance_uid, row.sop_instance_uid) for row in rows)
 
     def _predecessors(self, session: Session, run: Run) -> tuple[StoredResult, ...]:
@@ -225,3 +275,20 @@ class Runs(Part):
                 return tuple(stored_result(row) for row in rows)
             before = session.scalar(select(Run.supersedes).where(Run.id == before))
         return ()
+
+
+def up_to(run: Run) -> Select[str]:
+    """Ids of the runs whose images a run is made of: its own and its study's earlier ones."""
+    return select(Run.id).where(Run.study_instance_uid == run.study_instance_uid, Run.number <= run.number)
+
+
+def _decision(run: Run) -> Decision:
+    return Decision() if run.decision is None else Decision.from_json(run.decision)
+
+
+def _unsent(session: Session, run: Run) -> str:
+    """Why nothing of a run is sent although there are destinations; empty if all is."""
+    action, why = switched(session, run.route)
+    if action is not Action.READ:
+        return why
+    return _SHADOW if _decision(run).action is Action.SHADOW else ""

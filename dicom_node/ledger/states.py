@@ -38,7 +38,8 @@ class State(StrEnum):
 
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.RECEIVING: frozenset({State.COMPLETE, State.CANCELLED}),
-    State.COMPLETE: frozenset({State.QUEUED, State.CANCELLED}),
+    # IGNORED: no route matches, or the one that does is off.
+    State.COMPLETE: frozenset({State.QUEUED, State.IGNORED, State.CANCELLED}),
     State.QUEUED: frozenset({State.READING, State.FAILED, State.CANCELLED}),
     # Back to QUEUED: the worker was lost, the node stopped, or an error that may pass.
     State.READING: frozenset({State.WRITING, State.QUEUED, State.IGNORED, State.FAILED, State.CANCELLED}),
@@ -47,9 +48,10 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     # A note that withdraws the results goes the way that they went, and so does what a destination has not kept.
     State.DELIVERED: frozenset({State.COMMITTED, State.DELIVERING, State.FAILED}),
     State.COMMITTED: frozenset({State.DELIVERING}),
-    # The way back in: to the results that exist already, else through the queue.
-    State.IGNORED: frozenset({State.QUEUED}),
-    State.CANCELLED: frozenset({State.QUEUED, State.DELIVERING}),
+    # The way back in: to the results that exist already, else through the queue, and through the rules where none of
+    # them has taken the run yet.
+    State.IGNORED: frozenset({State.COMPLETE}),
+    State.CANCELLED: frozenset({State.COMPLETE, State.QUEUED, State.DELIVERING}),
     State.FAILED: frozenset({State.QUEUED, State.DELIVERING}),
 }
 

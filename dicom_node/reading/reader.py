@@ -131,7 +131,7 @@ class Reader:
                 raise NodeError("the stored reading is damaged") from None
             if reading.digest != claim.reading_digest:
                 raise NodeError("the stored reading is not the one that the ledger knows")
-        self._ledger.runs.reading_stored(claim, reading.digest)
+        self._ledger.runs.reading_stored(claim, reading.digest, reading.plan, len(reading.findings))
         return reading
 
     def _ask(self, claim: Claim, study: Study) -> StudyReading:

@@ -1,0 +1,88 @@
+"""Switches by hand, which count at once: a route that is off or in shadow whatever its rule says."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from dicom_node.ledger.models import Delivery, DeliveryState, Lease, Result, Run, Switch
+from dicom_node.ledger.part import Part, delivery_key, run_key
+from dicom_node.ledger.retractions import KIND
+from dicom_node.ledger.states import ACTIVE, State
+from dicom_node.routing.decision import Action
+
+_ROUTE: Final = "route:"
+
+
+class Switched(NamedTuple):
+    """A switch that is set."""
+
+    value: str
+    at: datetime
+    reason: str
+
+
+class Switches(Part):
+    """What is switched by hand."""
+
+    def routes(self) -> dict[str, Switched]:
+        """The routes that are off or in shadow by hand, by name."""
+        with self._database.read() as session:
+            rows = session.scalars(select(Switch).where(Switch.name.startswith(_ROUTE)).order_by(Switch.name)).all()
+            return {row.name.removeprefix(_ROUTE): Switched(row.value, row.at, row.reason) for row in rows}
+
+    def set_route(self, route: str, action: Action, reason: str = "") -> int:
+        """Switch a route, in one transaction with what is under way on it.
+
+        Off cancels every run of the route that waits, is read, or is delivered: a worker in mid-reading notices within
+        half a second, one in mid-delivery before the next object. Shadow lets readings go on, and stops deliveries.
+        Read takes the switch back, so that the rule counts again; what was stopped stays so until it is retried. Notes
+        that withdraw results are sent whatever is switched.
+
+        Returns
+        -------
+        int
+            How many runs were stopped.
+        """
+        with self._database.write() as session:
+            session.execute(delete(Switch).where(Switch.name == _ROUTE + route))
+            if action is Action.READ:
+                return 0
+            session.add(Switch(name=_ROUTE + route, value=action.value, at=self._clock(), reason=reason))
+            session.flush()
+            told = switched_reason(route, action, reason)
+            states = ACTIVE if action is Action.OFF else {State.DELIVERING}
+            notes = select(Delivery.run_id).join(Result, Result.id == Delivery.result_id).where(Result.kind == KIND)
+            runs = session.scalars(
+                select(Run)
+                .where(Run.route == route, Run.state.in_(states), Run.id.not_in(notes))
+                .order_by(Run.id)
+                .with_for_update()
+            ).all()
+            for run in runs:
+                self._stop(session, run, State.CANCELLED if action is Action.OFF else State.DELIVERED, told)
+            return len(runs)
+
+    def _stop(self, session: Session, run: Run, state: State, reason: str) -> None:
+        self._drop_lease(session, run_key(run.id))
+        waiting = (Delivery.run_id == run.id) & (Delivery.state == DeliveryState.PENDING)
+        for destination in session.scalars(select(Delivery.destination).where(waiting).distinct()).all():
+            session.execute(delete(Lease).where(Lease.key == delivery_key(run.id, destination)))
+        session.execute(update(Delivery).where(waiting).values(state=DeliveryState.CANCELLED))
+        self._move(session, run, state, reason, "switch")
+
+
+def switched(session: Session, route: str | None) -> tuple[Action, str]:
+    """What a route is switched to by hand, and the words for it; `Action.READ` where it is not."""
+    row = session.get(Switch, f"{_ROUTE}{route}")
+    action = Action(row.value) if row else Action.READ
+    return action, switched_reason(route, action, row.reason if row else "")
+
+
+def switched_reason(route: str | None, action: Action, reason: str) -> str:
+    """Why a run on a switched route goes no further."""
+    said = "off" if action is Action.OFF else "to shadow: nothing is sent"
+    return f"route {route} was switched {said}{f' ({reason})' if reason else ''}"
