@@ -40,6 +40,8 @@ class Arrival:
         AE title of the sender; for DICOMweb the name of the user or source that stands for one.
     called_aet : str
         AE title that it was sent to, which names an entry point of the node.
+    study_instance_uid : str
+        The study that it must belong to (the path of a STOW-RS request, the study that is fetched); any without.
     """
 
     sop_class_uid: str
@@ -47,6 +49,7 @@ class Arrival:
     transfer_syntax_uid: str
     calling_aet: str
     called_aet: str
+    study_instance_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,8 @@ class Receiving:
         ):
             raise RefusedError("the data set's SOP Class or Instance UID is not the request's", DOES_NOT_MATCH)
         study = identity.study_instance_uid
+        if arrival.study_instance_uid not in ("", study):
+            raise RefusedError("the object belongs to another study than the request's", DOES_NOT_MATCH)
         if identity.own or self._storage.is_own(arrival.sop_instance_uid):
             log.info(
                 "own result not stored", sop_instance_uid=arrival.sop_instance_uid, calling_aet=arrival.calling_aet
