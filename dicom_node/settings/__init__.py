@@ -1,10 +1,12 @@
 """The node's settings: frozen, typed, each with a default and its help, parsed once at the edge and passed in."""
 
+from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import Entry, ListenerSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
+from dicom_node.settings.retention import RetentionSettings
 from dicom_node.settings.settings import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings
 from dicom_node.settings.sources import Source
 from dicom_node.settings.tls import TlsSettings
@@ -13,6 +15,8 @@ __all__ = [
     "DEFAULT_FILE",
     "ENVIRONMENT_PREFIX",
     "BrokerSettings",
+    "CommitmentPeer",
+    "CommitmentSettings",
     "CompletionSettings",
     "DataSettings",
     "DeliverySettings",
@@ -23,6 +27,7 @@ __all__ = [
     "ListenerSettings",
     "LogSettings",
     "ReadingSettings",
+    "RetentionSettings",
     "Settings",
     "Source",
     "SweeperSettings",

@@ -17,11 +17,13 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import Entry, ListenerSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
+from dicom_node.settings.retention import RetentionSettings
 from dicom_node.settings.sources import Source
 from dicom_node.settings.tls import TlsSettings
 from engine.errors import SettingsError
@@ -52,6 +54,8 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     reading: ReadingSettings = ReadingSettings()
     delivery: DeliverySettings = DeliverySettings()
+    commitment: CommitmentSettings = CommitmentSettings()
+    retention: RetentionSettings = RetentionSettings()
     sweeper: SweeperSettings = SweeperSettings()
     broker: BrokerSettings = BrokerSettings()
     ledger: LedgerSettings = LedgerSettings()
@@ -59,6 +63,7 @@ class Settings(BaseSettings):
     entries: tuple[Entry, ...] = ()
     destinations: tuple[Destination, ...] = ()
     sources: tuple[Source, ...] = ()
+    commitment_peers: tuple[CommitmentPeer, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -92,6 +97,8 @@ class Settings(BaseSettings):
     def _distinct_names(self) -> Settings:
         if len({entry.aet for entry in self.entries}) != len(self.entries):
             raise ValueError("two entries have the same aet")
+        if len({peer.aet for peer in self.commitment_peers}) != len(self.commitment_peers):
+            raise ValueError("two commitment_peers have the same aet")
         for kind, tables in (("destinations", self.destinations), ("sources", self.sources)):
             names = [table.name for table in tables]
             if len(set(names)) != len(names):
