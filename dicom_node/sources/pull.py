@@ -78,7 +78,7 @@ def pull(
         failed=found.failed,
         reason=found.reason,
     )
-    if found.ok:
+    if found.ok and not series_instance_uids:
         close_study(storage.ledger, study_instance_uid, f"all {found.completed} images fetched from {source.name}")
     return found
 

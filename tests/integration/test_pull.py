@@ -1,0 +1,171 @@
+"""Studies are fetched from a real Orthanc, whichever way it gives them, and queued when they are whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from peers import Orthanc, running_orthanc
+from ports import free_port
+from pydicom.data import get_testdata_file
+from pydicom.uid import RLELossless, generate_uid
+
+from dicom_node.cli import main
+from dicom_node.dimse.listener import Listener
+from dicom_node.intake.storage import Storage
+from dicom_node.ledger import Ledger, State
+from dicom_node.settings import Settings, Source
+from dicom_node.sources.archive import open_archive
+from dicom_node.sources.counts import expected_instances
+from dicom_node.sources.pull import pull
+from dicom_node.spool import Spool
+from engine.errors import NodeError
+
+MOVE_PORT = free_port()
+"""Of the node's listener: Orthanc must know it before any test does."""
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """An Orthanc that knows the node as a move destination."""
+    with running_orthanc(
+        tmp_path_factory.mktemp("orthanc"),
+        DicomModalities={"medrega": ["MEDREGA", "127.0.0.1", MOVE_PORT]},
+        DicomAlwaysAllowMove=True,
+        DicomAlwaysAllowGet=True,
+        Plugins=["/usr/share/orthanc/plugins"],
+        DicomWeb={"Enable": True, "Root": "/dicom-web/"},
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def study(orthanc: Orthanc) -> str:
+    """A CT study of four slices in the archive, two of them compressed."""
+    uid, series = generate_uid(), generate_uid()
+    for number in range(4):
+        image = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.InstanceNumber = uid, series, number + 1
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        if number > 1:
+            image.compress(RLELossless, generate_instance_uid=False)
+        buffer = pydicom.filebase.DicomBytesIO()
+        image.save_as(buffer)
+        orthanc.post("/instances", buffer.getvalue())
+    return str(uid)
+
+
+@dataclass(frozen=True)
+class Here:
+    """This node: settings, spool, ledger, and a listener."""
+
+    settings: Settings
+    storage: Storage
+    ledger: Ledger
+
+    def source(self, name: str = "archive") -> Source:
+        return self.settings.source(name)
+
+    def files(self, study: str) -> list[pydicom.Dataset]:
+        folder = self.storage.spool.root / "studies" / study
+        return [pydicom.dcmread(path) for path in sorted(folder.glob("*.dcm"))] if folder.is_dir() else []
+
+    def state(self, study: str) -> State:
+        return self.ledger.study(study).runs[-1].state
+
+
+@pytest.fixture
+def here(tmp_path: Path, orthanc: Orthanc) -> Iterator[Here]:
+    peer = orthanc.peer
+    reached: dict[str, Any] = {"aet": peer.aet, "port": peer.port}
+    settings = Settings(
+        data={"path": tmp_path / "data", "minimum_free_mib": 0},
+        listener={"port": MOVE_PORT},
+        sources=(
+            {"name": "archive", **reached},
+            {"name": "getter", **reached, "retrieve": "get"},
+            {"name": "web", "protocol": "dicomweb", "url": f"{orthanc.url}/dicom-web"},
+        ),
+    )
+    ledger = Ledger.open(settings)
+    spool = Spool(settings.data.path)
+    listener = Listener(settings.listener, spool, ledger)
+    listener.start()
+    yield Here(settings, Storage(spool, ledger), ledger)
+    listener.stop(2)
+    ledger.close()
+
+
+@pytest.mark.parametrize("source", ["archive", "getter"])
+def test_a_study_comes_whole_and_waits_no_quiet_time(here: Here, study: str, source: str) -> None:
+    seen = []
+    found = pull(here.settings, here.source(source), study, here.storage, on_progress=seen.append)
+    assert (found.ok, found.completed, found.failed) == (True, 4, 0), found
+    assert here.state(study) is State.COMPLETE
+    assert seen[-1].completed == 4
+    assert seen[-1].total in (4, None)
+    assert len(here.files(study)) == 4
+    assert {str(one.file_meta.SendingApplicationEntityTitle) for one in here.files(study)} == {"ORTHANC"}
+
+
+def test_objects_of_a_get_come_as_they_are_stored(here: Here, study: str) -> None:
+    pull(here.settings, here.source("getter"), study, here.storage)
+    syntaxes = sorted(str(one.file_meta.TransferSyntaxUID) for one in here.files(study))
+    assert syntaxes.count(RLELossless) == 2, syntaxes
+
+
+@pytest.mark.parametrize("source", ["archive"])
+def test_a_source_says_how_many_images_a_study_has(here: Here, study: str, source: str) -> None:
+    assert expected_instances(here.source(source), study) == 4
+    assert expected_instances(here.source(source), generate_uid()) is None
+
+
+def test_what_the_source_does_not_have_is_refused(here: Here) -> None:
+    with pytest.raises(NodeError, match="archive has no study"):
+        pull(here.settings, here.source(), generate_uid(), here.storage)
+
+
+def test_an_unknown_move_destination_is_told_with_advice(here: Here, study: str) -> None:
+    found = pull(here.settings, here.source(), study, here.storage, entry="NOBODY")
+    assert not found.ok
+    assert not here.files(study)
+    assert "status 0x" in found.reason
+
+
+def test_a_series_alone_leaves_the_study_open(here: Here, study: str) -> None:
+    (series,) = open_archive(here.source(), "MEDREGA").query(
+        "SERIES", {"StudyInstanceUID": study}, ["SeriesInstanceUID"]
+    )
+    found = pull(
+        here.settings, here.source("getter"), study, here.storage, series_instance_uids=[series.SeriesInstanceUID]
+    )
+    assert (found.ok, found.completed) == (True, 4)
+    assert here.state(study) is State.RECEIVING
+
+
+def test_the_command_says_what_came_and_ends_accordingly(
+    here: Here, study: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in here.settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["medrega-pacs", *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    assert run("pull", "--study", study, "--from", "archive") == 0
+    assert "4 images fetched from archive; the study is COMPLETE" in capsys.readouterr().out
+    assert run("pull", "--study", generate_uid(), "--from", "archive") == 1
+    assert "archive has no study" in capsys.readouterr().err
+    assert run("pull", "--study", "../x", "--from", "archive") == 2
+    assert run("pull", "--study", study, "--from", "nowhere") == 1
+    assert "no source is named 'nowhere'" in capsys.readouterr().err
