@@ -40,6 +40,8 @@ _TIMEOUTS: Final = Timeouts()
 _JSON: Final = "application/dicom+json"
 _NO_STUDY: Final = "1.2.840.10008.1.1"
 """The UID of Verification, which no study has: a query for it answers without anyone's data."""
+_OF_AN_OBJECT: Final = (400, 413, 415, 422)
+"""Refusals of a request that one of its objects may have caused: each then goes in a request of its own."""
 _ADVICE: Final = {
     401: "are user and password, or token, right?",
     403: "let this user in at the server",
@@ -361,8 +363,10 @@ class Client:
                 status, answer = response.status_code, _json(response)
         except OSError as error:
             raise PeerError(f"a stored file cannot be read ({type(error).__name__})") from None
-        if status == 413 and len(files) > 1:
-            return {file: self._store([file])[0] for file in files}
+        if status in _OF_AN_OBJECT:
+            if len(files) > 1:
+                return {file: self._store([file])[0] for file in files}
+            return {files[0]: SendResult(files[0], None, f"HTTP status {status}")}
         if status not in (200, 202, 409):
             raise self._refusal(status)
         return _told(files, status, answer)
