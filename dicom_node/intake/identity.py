@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
@@ -27,7 +28,6 @@ _TAGS: Final = (
     "StudyInstanceUID",
     "SeriesInstanceUID",
 )
-_LAST: Final = Tag("SeriesInstanceUID")
 _PREFIXES: Final = (1 << 16, 1 << 24)
 """How much of a data set is looked at, and how much more when the UIDs do not stand within that."""
 _UID: Final = re.compile(r"[0-9.]{1,64}")
@@ -72,7 +72,7 @@ def identify(dataset: bytes | memoryview, transfer_syntax_uid: str) -> Identity:
     RefusedError
         If it cannot be parsed, or lacks its study's or series' UID, or one of them is no UID.
     """
-    header = _read(dataset, UID(transfer_syntax_uid))
+    header = read_elements(dataset, UID(transfer_syntax_uid), _TAGS)
     try:
         uids = [str(header.get(keyword) or "") for keyword in _TAGS if keyword.endswith("UID")]
         own = is_own_result(header)
@@ -92,14 +92,30 @@ def is_uid(uid: str) -> bool:
     return bool(_UID.fullmatch(uid) and uid.strip("."))
 
 
-def _read(dataset: bytes | memoryview, transfer_syntax: UID) -> Dataset:
+def read_elements(dataset: bytes | memoryview, transfer_syntax: UID, keywords: Sequence[str]) -> Dataset:
+    """Read some elements of an encoded data set, and nothing behind the last of them.
+
+    Parameters
+    ----------
+    dataset : bytes or memoryview
+    transfer_syntax : UID
+    keywords : sequence of str
+        In the order of their tags.
+
+    Raises
+    ------
+    RefusedError
+        If it cannot be parsed as far as that.
+    """
+    tags = [Tag(keyword) for keyword in keywords]
+    last = int(tags[-1])
     failure = ""
     for limit in _PREFIXES:
         passed = False
 
         def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
             nonlocal passed
-            passed = int(tag) > int(_LAST)
+            passed = int(tag) > last
             return passed
 
         try:
@@ -114,7 +130,7 @@ def _read(dataset: bytes | memoryview, transfer_syntax: UID) -> Dataset:
                 transfer_syntax.is_implicit_VR,
                 transfer_syntax.is_little_endian,
                 stop_when=beyond,
-                specific_tags=[Tag(keyword) for keyword in _TAGS],
+                specific_tags=list(tags),
             )
         except READ_ERRORS as error:
             failure, whole = type(error).__name__, len(dataset) <= limit
@@ -124,5 +140,5 @@ def _read(dataset: bytes | memoryview, transfer_syntax: UID) -> Dataset:
                 return header
         if whole:
             break
-    why = failure or "its UIDs do not stand at its beginning"
+    why = failure or "what is looked for does not stand at its beginning"
     raise RefusedError(f"the data set cannot be parsed ({why})", CANNOT_UNDERSTAND)
