@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     text,
+    true,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -95,6 +96,8 @@ class Study(Base):
 
     study_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    held_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when it is held by hand: nothing of it is completed or read until it is released."""
 
 
 class Run(Base):
@@ -111,6 +114,8 @@ class Run(Base):
             sqlite_where=text("state = 'RECEIVING'"),
             postgresql_where=text("state = 'RECEIVING'"),
         ),
+        Index("ix_run_state_last_image_at", "state", "last_image_at"),
+        Index("ix_run_state_priority_created_at", "state", "priority", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(RUN_ID, primary_key=True)
@@ -134,6 +139,10 @@ class Run(Base):
     plan: Mapped[str | None] = mapped_column(String(128))
     """Plan that it was read by."""
     findings: Mapped[int | None]
+    gathers: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether images still join it: it receives, or it was cancelled while it did."""
+    queue: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """Engine that is to read it, by the name of its queue; empty for any."""
 
 
 class Instance(Base):
@@ -289,3 +298,44 @@ class CommitmentReport(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class Sending(Base):
+    """A sender's transfer (an association, a STOW-RS request, a C-GET) that brings images of a study."""
+
+    __tablename__ = "sending"
+
+    transfer: Mapped[str] = mapped_column(String(32), primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(
+        UID, ForeignKey("study.study_instance_uid"), primary_key=True, index=True
+    )
+    owner: Mapped[str] = mapped_column(String(128))
+    """The process that receives it; once that is gone, so is the transfer."""
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    released: Mapped[bool] = mapped_column(default=False)
+    """Whether its sender ended it in order; one that was aborted proves nothing."""
+
+
+class Expectation(Base):
+    """How many images a study has, by who knows it: the archive that it comes from, or its sender's headers."""
+
+    __tablename__ = "expectation"
+
+    study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"), primary_key=True)
+    source: Mapped[str] = mapped_column(String(64))
+    """Name of a source of the settings; empty for the headers."""
+    instances: Mapped[int | None]
+    """None where it knew nothing of the study, or could not be asked."""
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When it gave this number first."""
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When it gave it last."""
+
+
+class ClockZero(Base):
+    """When a host's clock that never jumps stood at zero, by the ledger's clock: the proof that the latter jumped."""
+
+    __tablename__ = "clock_zero"
+
+    host: Mapped[str] = mapped_column(String(64), primary_key=True)
+    zero_at: Mapped[datetime] = mapped_column(UtcDateTime)
