@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -144,6 +145,15 @@ class Receiving:
             If the disk fails; `SpoolFullError` where there is no space.
         """
         self._file.write(part)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the data set so far."""
+        return self._file.size
+
+    def content(self) -> AbstractContextManager[memoryview]:
+        """The data set so far."""
+        return self._file.content()
 
     def finish(self) -> Kept:
         """The object is whole: identify it, sync it, move it into place and enter it in the ledger.
