@@ -308,12 +308,19 @@ def split(path: Path) -> tuple[FileMetaDataset, int]:
     """
     try:
         meta = read_file_meta_info(path)
-        return meta, _data_set_offset(path)
+        return meta, data_set_offset(path)
     except (*READ_ERRORS, SpoolError) as error:
         raise SpoolError(f"a file in the spool cannot be read ({type(error).__name__})") from None
 
 
-def _data_set_offset(path: Path) -> int:
+def data_set_offset(path: Path) -> int:
+    """Where the data set begins in a file of the spool.
+
+    Raises
+    ------
+    SpoolError
+        If the file does not begin as the spool writes files.
+    """
     with path.open("rb") as file:
         head = file.read(len(_PREAMBLE) + 12)
     # (0002,0000) UL 4: the length of what follows in the group (PS3.10 table 7.1-1)
@@ -337,7 +344,7 @@ def _target(folder: Path, sop_instance_uid: str, file: Path, offset: int) -> tup
 def _same_data_set(path: Path, other: Path, other_offset: int) -> bool:
     """Whether two files hold the same data set, whatever their file meta information says."""
     try:
-        offset = _data_set_offset(path)
+        offset = data_set_offset(path)
     except SpoolError:
         return False
     if path.stat().st_size - offset != other.stat().st_size - other_offset:
