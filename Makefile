@@ -22,9 +22,8 @@ test: .venv/.test check-peers ## lint, type check and run all tests; installs De
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
 
-bench: .venv/.test ## how long results take to write, and the commissioning model to answer
-	$(BIN)/python tests/bench/bench_writer.py
-	$(BIN)/medrega-pacs engine bench
+bench: .venv/.test check-peers ## measure it all beside its peers (ten minutes; bench-output/)
+	$(BIN)/python tests/bench/bench.py
 
 # make test does without these: they need a browser, npm and a download of 50 MB.
 viewers: PEERS := chromium fonts-dejavu-core orthanc orthanc-dicomweb orthanc-webviewer
@@ -48,7 +47,7 @@ phantom-model: .venv/.test ## train the commissioning model anew (hours on two c
 	$(BIN)/python -m engine.phantom.evaluate --mammograms --json engine/phantom/checkpoint/evaluation.json
 
 clean: ## remove what the targets made, and the virtual environment
-	rm -rf .venv demo-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-output bench-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }

@@ -118,15 +118,16 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
         content_description = f"AI: {drawn}; planes are a display convention, not a position"
     if context.reading.model.commissioning:
         content_description = f"{COMMISSIONING['en']}; " + (drawn if is_placed else "display plane")
-    indicator = np.zeros((len(planes), 1, 1, len(frames.findings)), dtype=np.uint8)
+    findings = frames.findings
+    indicator = np.zeros((len(planes), 1, 1, len(findings)), dtype=np.uint8)
     for finding, plane in frames.bits:
-        indicator[plane, 0, 0, frames.findings.index(finding)] = 1
+        indicator[plane, 0, 0, findings.index(finding)] = 1
     result = hd.seg.Segmentation(
         source_images=[_stand_in(planes, geometries)],
         pixel_array=indicator,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _describe(context, number, finding, planes) for number, finding in enumerate(frames.findings, 1)
+            _describe(context, number, finding, planes) for number, finding in enumerate(findings, 1)
         ],
         content_label="AI_COMMISSIONING" if context.reading.model.commissioning else "AI_FINDINGS",
         content_description=clean_line(content_description),
@@ -231,6 +232,7 @@ def _fill(result: Dataset, planes: Sequence[_Plane], frames: SegmentFrames) -> N
     there are, in which order and where; their bits are packed as they are painted, and the references are the planes'.
     """
     (shared,) = result.SharedFunctionalGroupsSequence
+    findings = frames.findings
     order, sources = [], {}
     for group in result.PerFrameFunctionalGroupsSequence:
         if "SegmentIdentificationSequence" in shared:  # of one segment alone; dwv looks in each frame's own group only
@@ -238,7 +240,7 @@ def _fill(result: Dataset, planes: Sequence[_Plane], frames: SegmentFrames) -> N
         segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
         plane = int(source.get("ReferencedFrameNumber") or 1) - 1
-        order.append((frames.findings[segment - 1], plane))
+        order.append((findings[segment - 1], plane))
         sources[id(source)] = source, planes[plane]  # segments on one plane share the library's item
     shared.pop("SegmentIdentificationSequence", None)
     for source, referred in sources.values():
