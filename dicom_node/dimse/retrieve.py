@@ -181,6 +181,7 @@ def get(
     storage: Storage,
     called_aet: str,
     *,
+    study_instance_uid: str = "",
     sop_classes: Sequence[str] = (),
     on_progress: OnProgress = lambda _: None,
     cancel: Cancel | None = None,
@@ -194,6 +195,8 @@ def get(
     storage : Storage
     called_aet : str
         Entry point of this node that they count as having come by.
+    study_instance_uid : str
+        The study that they must belong to; any without.
     sop_classes : sequence of str
         Those that the study has, where that is known: each is proposed in every transfer syntax by itself, so that
         objects come as they are stored. Otherwise the common ones, each with the peer's choice of transfer syntax.
@@ -208,7 +211,7 @@ def get(
     contexts = _storage_contexts(sop_classes)
     # This side is the storage SCP of an association that it asks for (PS3.7 D.3.3.4).
     roles = [build_role(uid, scp_role=True) for uid in dict.fromkeys(str(c.abstract_syntax) for c in contexts)]
-    incoming = _Incoming(storage, server.peer.aet, called_aet)
+    incoming = _Incoming(storage, server.peer.aet, called_aet, study_instance_uid)
     handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, incoming.store)]
     with server.associate([build_context(model), *contexts], roles=roles, handlers=handlers) as association:
         if not any(context.abstract_syntax == model for context in association.accepted_contexts):
@@ -224,10 +227,11 @@ def get(
 class _Incoming:
     """The storage SCP of a C-GET (PS3.4 C.4.3.2: statuses of the storage service class)."""
 
-    def __init__(self, storage: Storage, calling_aet: str, called_aet: str) -> None:
+    def __init__(self, storage: Storage, calling_aet: str, called_aet: str, study_instance_uid: str) -> None:
         self._storage = storage
         self._calling_aet = calling_aet
         self._called_aet = called_aet
+        self._study_instance_uid = study_instance_uid
         self.not_kept = 0
         self.complaint = ""
         self.retry = False
@@ -240,6 +244,7 @@ class _Incoming:
             transfer_syntax_uid=str(event.context.transfer_syntax),
             calling_aet=self._calling_aet,
             called_aet=self._called_aet,
+            study_instance_uid=self._study_instance_uid,
         )
         try:
             with self._storage.begin(arrival) as receiving:

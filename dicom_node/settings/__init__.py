@@ -10,6 +10,7 @@ from dicom_node.settings.retention import RetentionSettings
 from dicom_node.settings.settings import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings
 from dicom_node.settings.sources import Source
 from dicom_node.settings.tls import TlsSettings
+from dicom_node.settings.worklist import Worklist
 
 __all__ = [
     "DEFAULT_FILE",
@@ -32,4 +33,5 @@ __all__ = [
     "Source",
     "SweeperSettings",
     "TlsSettings",
+    "Worklist",
 ]

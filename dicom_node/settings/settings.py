@@ -26,6 +26,7 @@ from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSetting
 from dicom_node.settings.retention import RetentionSettings
 from dicom_node.settings.sources import Source
 from dicom_node.settings.tls import TlsSettings
+from dicom_node.settings.worklist import Worklist
 from engine.errors import SettingsError
 
 ENVIRONMENT_PREFIX: Final = "MEDREGA_PACS__"
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     entries: tuple[Entry, ...] = ()
     destinations: tuple[Destination, ...] = ()
     sources: tuple[Source, ...] = ()
+    worklists: tuple[Worklist, ...] = ()
     commitment_peers: tuple[CommitmentPeer, ...] = ()
 
     @classmethod
@@ -99,10 +101,22 @@ class Settings(BaseSettings):
             raise ValueError("two entries have the same aet")
         if len({peer.aet for peer in self.commitment_peers}) != len(self.commitment_peers):
             raise ValueError("two commitment_peers have the same aet")
-        for kind, tables in (("destinations", self.destinations), ("sources", self.sources)):
+        for kind, tables in (
+            ("destinations", self.destinations),
+            ("sources", self.sources),
+            ("worklists", self.worklists),
+        ):
             names = [table.name for table in tables]
             if len(set(names)) != len(names):
                 raise ValueError(f"two {kind} have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_of_worklists(self) -> Settings:
+        names = {source.name for source in self.sources}
+        for worklist in self.worklists:
+            if worklist.source is not None and worklist.source not in names:
+                raise ValueError(f"worklist {worklist.name}: no source is named {worklist.source}")
         return self
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from dicom_node.settings.section import AETitle, Port, Section
+from dicom_node.settings.tls import TlsSettings
 
 Retrieve = Literal["move", "get", "wado"]
 
@@ -26,6 +27,11 @@ class Remote(Section):
     user: str | None = Field(default=None, description="User for HTTP Basic authentication (dicomweb).")
     password_file: Path | None = Field(default=None, description="File that holds that user's password.")
     token_file: Path | None = Field(default=None, description="File that holds a bearer token, instead of a user.")
+    tls: TlsSettings | None = Field(
+        default=None,
+        description="true: over TLS, with the certificates of [tls]; or a table like it of its own. An https URL needs "
+        "one only where the system does not know the server's authority.",
+    )
     association_timeout_seconds: PositiveFloat = Field(default=30, description="How long it may take to accept.")
     timeout_seconds: PositiveFloat = Field(
         default=60, description="How long it may be silent: before an answer, and between two."
@@ -69,10 +75,15 @@ class Source(Remote):
         return self
 
     @property
+    def title(self) -> str:
+        """The AE title that its objects count as sent by."""
+        return self.aet or self.name[:16]
+
+    @property
     def way(self) -> Retrieve:
         """How it gives objects."""
         return self.retrieve or ("wado" if self.protocol == "dicomweb" else "move")
 
     def answers_for(self, calling_aet: str) -> bool:
         """Whether it knows how many images a study of this sender has."""
-        return calling_aet in self.calling_aets or (self.aet is not None and calling_aet == self.aet)
+        return calling_aet in (*self.calling_aets, self.title)

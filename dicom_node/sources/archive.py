@@ -7,12 +7,16 @@ from typing import Protocol
 
 from pydicom.dataset import Dataset
 
+from dicom_node.dicomweb.client import Client, Credentials
+from dicom_node.dicomweb.files import ArrivingFile, keep
 from dicom_node.dimse.query import Server, find, keys
-from dicom_node.dimse.retrieve import Cancel, OnProgress, Retrieved, get, move
-from dicom_node.dimse.scu import Peer, Timeouts
+from dicom_node.dimse.retrieve import Cancel, OnProgress, Progress, Retrieved, get, move
+from dicom_node.dimse.scu import Peer, PeerError, Timeouts
+from dicom_node.dimse.tls import client_context
+from dicom_node.intake.identity import RefusedError
 from dicom_node.intake.storage import Storage
 from dicom_node.settings.sources import Remote, Source
-from engine.errors import SettingsError
+from engine.errors import NodeError, SettingsError
 
 
 class Archive(Protocol):
@@ -65,6 +69,19 @@ def server_of(remote: Remote, calling_aet: str) -> Server:
         Peer(remote.aet, remote.host, remote.port),
         calling_aet,
         Timeouts(remote.association_timeout_seconds, remote.timeout_seconds),
+        client_context(remote.tls) if remote.tls is not None else None,
+    )
+
+
+def web_client(remote: Remote) -> Client:
+    """A DICOMweb server of the settings."""
+    if remote.url is None:
+        raise SettingsError(f"{remote.name} has no url")
+    return Client(
+        remote.url,
+        Credentials.read(remote.user, remote.password_file, remote.token_file),
+        tls=client_context(remote.tls) if remote.tls is not None else None,
+        timeouts=Timeouts(remote.association_timeout_seconds, remote.timeout_seconds),
     )
 
 
@@ -77,7 +94,7 @@ def open_archive(source: Source, calling_aet: str) -> Archive:
     calling_aet : str
         AE title of this node.
     """
-    return DimseArchive(source, calling_aet)
+    return DimseArchive(source, calling_aet) if source.protocol == "dimse" else WebArchive(source)
 
 
 class DimseArchive:
@@ -111,6 +128,7 @@ class DimseArchive:
             identifier,
             storage,
             entry,
+            study_instance_uid=study_instance_uid,
             sop_classes=self._sop_classes(study_instance_uid),
             on_progress=on_progress,
             cancel=cancel,
@@ -124,3 +142,65 @@ class DimseArchive:
             for uid in [value] if isinstance(value, str) else (value or ()):
                 found[str(uid)] = None
         return list(found)
+
+
+class _EndError(NodeError):
+    """The retrieval is to end."""
+
+
+class WebArchive:
+    """An archive that is asked by QIDO-RS and gives by WADO-RS."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def query(self, level: str, values: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
+        """See `Archive.query`."""
+        with web_client(self._source) as client:
+            return client.query(level, values, wanted)
+
+    def retrieve(
+        self,
+        study_instance_uid: str,
+        series_instance_uids: Sequence[str],
+        storage: Storage,
+        entry: str,
+        on_progress: OnProgress,
+        cancel: Cancel,
+    ) -> Retrieved:
+        """See `Archive.retrieve`."""
+        completed = failed = not_kept = 0
+        complaint: NodeError | None = None
+
+        def take(file: ArrivingFile) -> None:
+            nonlocal completed, failed, not_kept, complaint
+            if cancel.asked:
+                raise _EndError("the retrieval was cancelled")
+            try:
+                kept = keep(
+                    storage,
+                    file,
+                    calling_aet=self._source.title,
+                    called_aet=entry,
+                    study_instance_uid=study_instance_uid,
+                )
+            except RefusedError as error:  # this one cannot be taken; the others may
+                failed, complaint = failed + 1, error
+            else:
+                completed, not_kept = completed + 1, not_kept + (kept.stored is None)
+            on_progress(Progress(None, completed, failed))
+
+        try:
+            with web_client(self._source) as client:
+                for series in series_instance_uids or (None,):
+                    client.retrieve(study_instance_uid, take, series_instance_uid=series)
+        except _EndError as error:
+            return Retrieved(completed, failed, reason=str(error), cancelled=True, not_kept=not_kept)
+        except PeerError as error:
+            if not completed:
+                raise
+            return Retrieved(completed, failed, reason=str(error), advice=error.advice, retry=error.retry)
+        except NodeError as error:  # the disk or the ledger
+            return Retrieved(completed, failed, reason=f"an object was not stored: {error}", retry=error.retry)
+        reason = f"an object was refused: {complaint}" if complaint is not None else ""
+        return Retrieved(completed, failed, reason=reason, not_kept=not_kept)

@@ -101,7 +101,7 @@ def here(tmp_path: Path, orthanc: Orthanc) -> Iterator[Here]:
     ledger.close()
 
 
-@pytest.mark.parametrize("source", ["archive", "getter"])
+@pytest.mark.parametrize("source", ["archive", "getter", "web"])
 def test_a_study_comes_whole_and_waits_no_quiet_time(here: Here, study: str, source: str) -> None:
     seen = []
     found = pull(here.settings, here.source(source), study, here.storage, on_progress=seen.append)
@@ -110,16 +110,18 @@ def test_a_study_comes_whole_and_waits_no_quiet_time(here: Here, study: str, sou
     assert seen[-1].completed == 4
     assert seen[-1].total in (4, None)
     assert len(here.files(study)) == 4
-    assert {str(one.file_meta.SendingApplicationEntityTitle) for one in here.files(study)} == {"ORTHANC"}
+    sender = here.source(source).title
+    assert {str(one.file_meta.SendingApplicationEntityTitle) for one in here.files(study)} == {sender}
 
 
-def test_objects_of_a_get_come_as_they_are_stored(here: Here, study: str) -> None:
-    pull(here.settings, here.source("getter"), study, here.storage)
+@pytest.mark.parametrize("source", ["getter", "web"])
+def test_objects_come_as_they_are_stored(here: Here, study: str, source: str) -> None:
+    pull(here.settings, here.source(source), study, here.storage)
     syntaxes = sorted(str(one.file_meta.TransferSyntaxUID) for one in here.files(study))
     assert syntaxes.count(RLELossless) == 2, syntaxes
 
 
-@pytest.mark.parametrize("source", ["archive"])
+@pytest.mark.parametrize("source", ["archive", "web"])
 def test_a_source_says_how_many_images_a_study_has(here: Here, study: str, source: str) -> None:
     assert expected_instances(here.source(source), study) == 4
     assert expected_instances(here.source(source), generate_uid()) is None
