@@ -36,14 +36,7 @@ def parts() -> list[str]:
 
 def machine() -> dict[str, Any]:
     """What this ran on."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in _read("/proc/cpuinfo").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
+    told = [line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if "model name" in line]
     versions = {
         name: _first_line([name, "--version"])
         for name in ("/usr/bin/storescp", "Orthanc", "redis-server")
