@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -14,13 +15,17 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.transport import AssociationServer
 
+from dicom_node.dimse import data_path
+from dicom_node.dimse.admission import Admission, Server
 from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
+from dicom_node.dimse.tls import server_context
+from dicom_node.dimse.users import Users
 from dicom_node.intake.identity import RefusedError
-from dicom_node.intake.storage import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, Arrival, Storage
+from dicom_node.intake.storage import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, Arrival, Receiving, Storage
 from dicom_node.ledger import Ledger
 from dicom_node.settings import ListenerSettings
+from dicom_node.settings.listener import User
 from dicom_node.spool import Spool
 from engine.errors import NodeError
 
@@ -30,8 +35,6 @@ _config.LOG_HANDLER_LEVEL = "none"
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
 _PULSE_SECONDS: Final = 0.5
-_BACKLOG: Final = 128
-"""Connections that may wait to be accepted; the library's five make a burst of senders wait a second or more."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,16 +56,40 @@ class Listener:
     settings : ListenerSettings
     spool : Spool
     ledger : Ledger
+    called_aets : collection of str
+        The AE titles it answers to, besides the settings' own.
+    users : collection of User
+        Who may ask for an association by user identity.
+
+    Raises
+    ------
+    SettingsError
+        If a user's passcode cannot be read.
     """
 
-    def __init__(self, settings: ListenerSettings, spool: Spool, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        spool: Spool,
+        ledger: Ledger,
+        *,
+        called_aets: Collection[str] = (),
+        users: Collection[User] = (),
+    ) -> None:
         self._settings = settings
+        self._admission = Admission(
+            settings, {settings.aet, *called_aets}, Users(users, required=settings.require_user)
+        )
         self._storage = Storage(spool, ledger)
         self._ledger = ledger
-        self._server: AssociationServer | None = None
+        self._server: Server | None = None
         self._activities: dict[Association, _Activity] = {}
         self._activities_lock = threading.Lock()
         self._stopping = threading.Event()
+        unfit = data_path.why_not()
+        if settings.fast and unfit:
+            log.warning("the fast receive path is not used", reason=unfit)
+        self._fast = settings.fast and not unfit
         self._pulse = threading.Thread(target=self._tell_activity, name="listener-pulse", daemon=True)
 
     def start(self) -> None:
@@ -72,14 +99,17 @@ class Listener:
         ------
         NodeError
             If the port cannot be listened at.
+        SettingsError
+            If the certificates cannot be used.
         """
         settings = self._settings
+        tls = settings.tls
+        if tls is not None:
+            server_context(tls)  # said now, not to the first sender
         entity = AE(settings.aet)
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION
-        entity.require_called_aet = True
-        entity.require_calling_aet = list(settings.calling_aets)
-        entity.maximum_associations = settings.max_associations
+        entity.maximum_associations = 1 << 20  # admission counts: here those that are being rejected would count too
         entity.maximum_pdu_size = settings.max_pdu_bytes
         entity.acse_timeout = settings.acse_timeout_seconds
         entity.dimse_timeout = settings.dimse_timeout_seconds
@@ -88,28 +118,31 @@ class Listener:
         for sop_class in storage_sop_classes():
             entity.add_supported_context(sop_class, list(transfer_syntaxes()))
         try:
-            self._server = entity.start_server(
+            self._server = server = Server(
+                entity,
                 (settings.host, settings.port),
-                block=False,
+                settings.aet,
+                entity.supported_contexts,
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, self._opened),
                     (evt.EVT_CONN_CLOSE, self._closed),
-                    (evt.EVT_REJECTED, self._rejected),
+                    (evt.EVT_REQUESTED, self._requested),
                     (evt.EVT_ABORTED, self._aborted),
                     (evt.EVT_PDU_RECV, self._heard),
                     (evt.EVT_C_ECHO, lambda _event: SUCCESS),
                     (evt.EVT_C_STORE, self._store),
                 ],
+                context=(lambda: server_context(tls)) if tls is not None else None,
+                seconds=settings.acse_timeout_seconds,
             )
         except OSError as error:
             raise NodeError(
                 f"port {settings.port} of {settings.host} cannot be listened at: {error.strerror}",
                 advice="another program may listen there; set listener.port",
             ) from None
-        if self._server is not None and self._server.socket is not None:
-            self._server.socket.listen(_BACKLOG)
+        server.start()
         self._pulse.start()
-        log.info("listening", aet=settings.aet, host=settings.host, port=settings.port)
+        log.info("listening", aet=settings.aet, host=settings.host, port=settings.port, tls=tls is not None)
 
     def stop(self, drain_seconds: float = 0) -> None:
         """Take no more associations, let those that are open end for a while, then abort them."""
@@ -117,6 +150,7 @@ class Listener:
         if server is None:
             return
         self._server = None
+        self._admission.stop()
         self._stopping.set()
         self._pulse.join()
         server.shutdown()  # nobody gets in any more; open associations go on
@@ -132,32 +166,42 @@ class Listener:
         if connection is not None:
             # A peer that stalls within a PDU is let go; between PDUs the library itself looks at the time.
             connection.settimeout(self._settings.network_timeout_seconds)
+            if self._fast:
+                data_path.install(event.assoc, self)
 
     def _closed(self, event: evt.Event) -> None:
         if event.assoc.requestor.primitive is None:
             # It never asked for an association (a monitor's probe). Waiting for that would hold one of the places of
             # those who do until the ACSE timeout.
             event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what the library takes for no answer
+        self._admission.leave(event.assoc)
         with self._activities_lock:
             activity = self._activities.pop(event.assoc, None)
         if activity is not None:
             self._touch({activity.study_instance_uid})
 
-    def _rejected(self, event: evt.Event) -> None:
-        requestor = event.assoc.requestor
-        reason = getattr(event.assoc.acceptor.primitive, "reason_str", "")
+    def _requested(self, event: evt.Event) -> None:
+        association = event.assoc
+        request = association.requestor.primitive
+        rejection = self._admission.admit(association)
+        if rejection is None:
+            return
         log.warning(
-            "association rejected", calling_aet=_title(requestor.ae_title), address=requestor.address, reason=reason
+            "association rejected",
+            calling_aet=_title(request.calling_ae_title),  # type: ignore[union-attr]
+            called_aet=_title(request.called_ae_title),  # type: ignore[union-attr]
+            address=association.requestor.address,
+            reason=rejection.words,
         )
+        association.acse.send_reject(rejection.result, rejection.source, rejection.reason)
+        association.kill()
 
     def _aborted(self, event: evt.Event) -> None:
         log.warning("association aborted", calling_aet=_title(event.assoc.requestor.ae_title))
 
     def _heard(self, event: evt.Event) -> None:
         _acknowledge_at_once(event.assoc)
-        activity = self._activities.get(event.assoc)
-        if activity is not None:
-            activity.heard = time.monotonic()
+        self.heard(event.assoc)
 
     def _tell_activity(self) -> None:
         """Tell the ledger of studies whose next image is on its way, so that a slow one does not close the study."""
@@ -176,41 +220,60 @@ class Listener:
 
     def _store(self, event: evt.Event) -> Dataset:
         """Keep an object; the answer's status is one of PS3.4 table B.2-1."""
-        calling_aet = _title(event.assoc.requestor.ae_title)
-        try:
-            return self._receive(event, calling_aet)
-        except RefusedError as error:
-            return _refuse(error.status, error, calling_aet)
-        except NodeError as error:
-            # The disk is full or failed, or the ledger did: the sender keeps the object and sends it again.
-            return _refuse(OUT_OF_RESOURCES, error, calling_aet)
-
-    def _receive(self, event: evt.Event, calling_aet: str) -> Dataset:
         request = cast(C_STORE, event.request)
-        transfer_syntax = event.context.transfer_syntax
         data = request.DataSet
-        dataset = data.getbuffer() if data is not None else memoryview(b"")
-        arrival = Arrival(
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(transfer_syntax),
-            calling_aet=calling_aet,
-            called_aet=_title(event.assoc.requestor.primitive.called_ae_title),  # type: ignore[union-attr]
-        )
-        with self._storage.begin(arrival) as receiving:
-            receiving.write(dataset)
-            kept = receiving.finish()
-        if kept.stored is not None:
-            self._follow(event.assoc, kept.study_instance_uid)
+        try:
+            with self.begin(
+                event.assoc,
+                str(request.AffectedSOPClassUID),
+                str(request.AffectedSOPInstanceUID),
+                str(event.context.transfer_syntax),
+            ) as receiving:
+                receiving.write(data.getbuffer() if data is not None else b"")
+                self.keep(event.assoc, receiving)
+        except NodeError as error:
+            return _status(*self.refuse(event.assoc, error))
         return _status(SUCCESS)
 
-    def _follow(self, association: Association, study_instance_uid: str) -> None:
-        now = time.monotonic()
-        with self._activities_lock:
-            self._activities[association] = _Activity(study_instance_uid, now, now)
+    # What the data path calls, and the library's way with it.
+
+    def begin(
+        self, association: Association, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
+    ) -> Receiving:
+        """Make ready for an object."""
+        arrival = Arrival(
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            calling_aet=_title(association.requestor.ae_title),
+            called_aet=_title(association.requestor.primitive.called_ae_title),  # type: ignore[union-attr]
+        )
+        return self._storage.begin(arrival)
+
+    def keep(self, association: Association, receiving: Receiving) -> None:
+        """Keep an object that has arrived whole."""
+        kept = receiving.finish()
+        if kept.stored is not None:
+            now = time.monotonic()
+            with self._activities_lock:
+                self._activities[association] = _Activity(kept.study_instance_uid, now, now)
+
+    def refuse(self, association: Association, error: NodeError) -> tuple[int, str]:
+        """Status and comment for an object that is not taken."""
+        # Else the disk is full or failed, or the ledger did: the sender keeps the object and sends it again.
+        status = error.status if isinstance(error, RefusedError) else OUT_OF_RESOURCES
+        calling_aet = _title(association.requestor.ae_title)
+        log.warning("object refused", status=f"0x{status:04X}", reason=str(error), calling_aet=calling_aet)
+        return status, str(error)[:64]  # (0000,0902) LO
+
+    def heard(self, association: Association) -> None:
+        """Bytes came."""
+        activity = self._activities.get(association)
+        if activity is not None:
+            activity.heard = time.monotonic()
 
 
-def _established(server: AssociationServer) -> list[Association]:
+def _established(server: Server) -> list[Association]:
     """Open associations, without connections that never asked for one (a monitor's probe)."""
     return [association for association in server.active_associations if association.is_established]
 
@@ -222,10 +285,9 @@ def _acknowledge_at_once(association: Association) -> None:
         return
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_QUICKACK"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     except OSError:
         return  # the peer has gone; the association ends by itself
+    data_path.acknowledge_at_once(connection)
 
 
 def _connection(association: Association) -> socket.socket | None:
@@ -241,10 +303,5 @@ def _status(status: int, comment: str = "") -> Dataset:
     response = Dataset()
     response.Status = status
     if comment:
-        response.ErrorComment = comment[:64]  # (0000,0902) LO
+        response.ErrorComment = comment
     return response
-
-
-def _refuse(status: int, error: NodeError, calling_aet: str) -> Dataset:
-    log.warning("object refused", status=f"0x{status:04X}", reason=str(error), calling_aet=calling_aet)
-    return _status(status, str(error))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
 from dicom_node.settings.section import AETitle, Port, Section
 from dicom_node.settings.tls import TlsSettings
@@ -38,6 +39,33 @@ class Entry(Section):
     )
 
 
+class User(Section):
+    """Somebody who may ask for an association by user identity negotiation (PS3.7 D.3.3.7)."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=64,
+        description="User name. Where users are listed, an identity that is none of theirs is rejected.",
+    )
+    passcode_file: Path | None = Field(default=None, description="File that holds the user's passcode.")
+    passcode_hash: SecretStr | None = Field(
+        default=None,
+        description="The passcode's hash, made by `medrega-pacs config passcode`. Without either the name alone is "
+        "enough, and a name with a passcode is not.",
+    )
+
+    @model_validator(mode="after")
+    def _one_passcode(self) -> User:
+        if self.passcode_file is not None and self.passcode_hash is not None:
+            raise ValueError("a passcode_file or a passcode_hash, not both")
+        return self
+
+    @property
+    def has_passcode(self) -> bool:
+        """Whether the user proves the name."""
+        return self.passcode_file is not None or self.passcode_hash is not None
+
+
 class ListenerSettings(Section):
     """The storage and verification SCP (PS3.4 A and B)."""
 
@@ -60,6 +88,12 @@ class ListenerSettings(Section):
         default=None,
         description="TLS only, no connection in the clear: true for the certificates of [tls], or a table of its own.",
     )
+    require_user: bool = Field(
+        default=False, description="Reject associations without an identity of [[dimse_users]] (PS3.7 D.3.3.7)."
+    )
+    cleartext_passcodes: bool = Field(
+        default=False, description="Let passcodes come over the network without TLS. Say so only in a closed network."
+    )
     max_associations: Annotated[int, Field(ge=1, le=400)] = Field(
         default=25, description="Associations served at the same time; one more is rejected as transient."
     )
@@ -68,6 +102,10 @@ class ListenerSettings(Section):
     )
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = Field(
         default=131_072, description="Largest PDU that the node announces; 131072 is the fastest measured."
+    )
+    fast: bool = Field(
+        default=True,
+        description="Receive images by the node's own data path; false leaves it to pynetdicom, a tenth as fast.",
     )
     acse_timeout_seconds: PositiveFloat = Field(
         default=30,
