@@ -21,8 +21,19 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from dicom_node.settings import LogSettings
 from engine.errors import MedregaError
 
-_WITHHELD: Final = ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "fpdf", "celery.app.trace", "py.warnings")
-"""Loggers whose messages may hold values of a data set (f-strings, so there is no template to fall back on)."""
+_WITHHELD: Final = (
+    "pydicom",
+    "pynetdicom",
+    "highdicom",
+    "pylibjpeg",
+    "fpdf",
+    "celery.app.trace",
+    "httpx",
+    "httpcore",
+    "py.warnings",
+)
+"""Loggers whose messages may hold values of a data set (f-strings, so there is no template to fall back on), or of a
+query's URL."""
 
 _QUIET: Final = (
     "pydicom",
@@ -37,6 +48,9 @@ _QUIET: Final = (
     "amqp",
     "sqlalchemy",
     "alembic",
+    "httpx",
+    "httpcore",
+    "uvicorn",
 )
 """Loggers that speak from WARNING on whatever the level: below it they print data sets, statements and parameters."""
 

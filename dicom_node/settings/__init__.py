@@ -3,6 +3,7 @@
 from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
+from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import Entry, ListenerSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
@@ -22,8 +23,11 @@ __all__ = [
     "DataSettings",
     "DeliverySettings",
     "Destination",
+    "DicomwebSettings",
+    "DicomwebUser",
     "EngineSettings",
     "Entry",
+    "FrontSettings",
     "LedgerSettings",
     "ListenerSettings",
     "LogSettings",

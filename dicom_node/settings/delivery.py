@@ -41,3 +41,7 @@ class Destination(Section):
     languages: tuple[Language, ...] | None = Field(
         default=None, min_length=1, description="Languages of the results it gets; the profile's own without."
     )
+    commitment: bool = Field(
+        default=False,
+        description="Whether it is asked to commit to what it got (storage commitment); results are purged only after.",
+    )

@@ -41,6 +41,11 @@ class EngineSettings(Section):
 class ReadingSettings(Section):
     """How readings are worked off."""
 
+    pixels: Literal["folder", "wado"] = Field(
+        default="folder",
+        description="How a worker reaches images: folder (data.path is the front's own) | wado (over the network, from "
+        "the server of [front]; such a worker reads and does not deliver).",
+    )
     concurrency: PositiveInt = Field(default=1, description="Studies read at the same time by one worker.")
     attempts: PositiveInt = Field(default=3, description="Attempts at a study before it is FAILED.")
     lease_seconds: PositiveFloat = Field(

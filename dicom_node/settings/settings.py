@@ -20,8 +20,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
+from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings, is_loopback
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
-from dicom_node.settings.listener import Entry, ListenerSettings
+from dicom_node.settings.listener import Entry, ListenerSettings, User
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.retention import RetentionSettings
 from dicom_node.settings.sources import Source
@@ -57,15 +58,19 @@ class Settings(BaseSettings):
     delivery: DeliverySettings = DeliverySettings()
     commitment: CommitmentSettings = CommitmentSettings()
     retention: RetentionSettings = RetentionSettings()
+    dicomweb: DicomwebSettings = DicomwebSettings()
+    front: FrontSettings = FrontSettings()
     sweeper: SweeperSettings = SweeperSettings()
     broker: BrokerSettings = BrokerSettings()
     ledger: LedgerSettings = LedgerSettings()
     log: LogSettings = LogSettings()
     entries: tuple[Entry, ...] = ()
+    dimse_users: tuple[User, ...] = ()
     destinations: tuple[Destination, ...] = ()
     sources: tuple[Source, ...] = ()
     worklists: tuple[Worklist, ...] = ()
     commitment_peers: tuple[CommitmentPeer, ...] = ()
+    dicomweb_users: tuple[DicomwebUser, ...] = ()
 
     @classmethod
     def settings_customise_sources(
@@ -105,6 +110,8 @@ class Settings(BaseSettings):
             ("destinations", self.destinations),
             ("sources", self.sources),
             ("worklists", self.worklists),
+            ("dimse_users", self.dimse_users),
+            ("dicomweb_users", self.dicomweb_users),
         ):
             names = [table.name for table in tables]
             if len(set(names)) != len(names):
@@ -117,6 +124,26 @@ class Settings(BaseSettings):
         for worklist in self.worklists:
             if worklist.source is not None and worklist.source not in names:
                 raise ValueError(f"worklist {worklist.name}: no source is named {worklist.source}")
+        return self
+
+    @model_validator(mode="after")
+    def _users_of_a_listener(self) -> Settings:
+        listener = self.listener
+        if listener.require_user and not self.dimse_users:
+            raise ValueError("listener.require_user: there are no [[dimse_users]]")
+        exposed = listener.tls is None and not listener.loopback and not listener.cleartext_passcodes
+        if exposed and any(user.has_passcode for user in self.dimse_users):
+            raise ValueError(
+                "listener: users' passcodes would come in the clear: set tls, or cleartext_passcodes = true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dicomweb_is_guarded(self) -> Settings:
+        if self.dicomweb.enabled and not is_loopback(self.dicomweb.host) and not self.dicomweb_users:
+            raise ValueError("other hosts can reach dicomweb.host: add a [[dicomweb_users]] table")
+        if self.reading.pixels == "wado" and self.front.url is None:
+            raise ValueError('reading.pixels = "wado" needs front.url')
         return self
 
     @classmethod
