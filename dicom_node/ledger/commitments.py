@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import func, select, update
@@ -34,17 +34,24 @@ class Commitments(Part):
 
     # The node as SCP: senders ask.
 
-    def owe(self, report: OwedReport, next_attempt_at: datetime) -> bool:
-        """Enter a sender's request; False if its transaction UID was used before."""
+    def owe(
+        self,
+        transaction_uid: str,
+        instances: Sequence[tuple[str, str]],
+        calling_aet: str,
+        called_aet: str,
+        next_attempt_at: datetime,
+    ) -> bool:
+        """Enter a sender's request for objects (SOP class and instance UID); False if its transaction is known."""
         with self._database.write() as session:
-            if session.get(CommitmentReport, report.transaction_uid) is not None:
+            if session.get(CommitmentReport, transaction_uid) is not None:
                 return False
             session.add(
                 CommitmentReport(
-                    transaction_uid=report.transaction_uid,
-                    calling_aet=report.calling_aet,
-                    called_aet=report.called_aet,
-                    instances=json.dumps(report.instances),
+                    transaction_uid=transaction_uid,
+                    calling_aet=calling_aet,
+                    called_aet=called_aet,
+                    instances=json.dumps(instances),
                     state=CommitmentState.OPEN,
                     created_at=self._clock(),
                     next_attempt_at=next_attempt_at,
@@ -52,27 +59,40 @@ class Commitments(Part):
             )
             return True
 
-    def owed(self) -> list[OwedReport]:
-        """Reports that are due, the oldest first."""
+    def reports_due(self) -> list[str]:
+        """Transactions whose report is due, the oldest first."""
         with self._database.read() as session:
-            rows = session.scalars(
-                select(CommitmentReport)
-                .where(
-                    CommitmentReport.state == CommitmentState.OPEN, CommitmentReport.next_attempt_at <= self._clock()
+            return list(
+                session.scalars(
+                    select(CommitmentReport.transaction_uid)
+                    .where(
+                        CommitmentReport.state == CommitmentState.OPEN,
+                        CommitmentReport.next_attempt_at <= self._clock(),
+                    )
+                    .order_by(CommitmentReport.created_at)
                 )
-                .order_by(CommitmentReport.created_at)
             )
-            return [
-                OwedReport(
-                    row.transaction_uid,
-                    row.calling_aet,
-                    row.called_aet,
-                    tuple((sop_class, sop_instance) for sop_class, sop_instance in json.loads(row.instances)),
-                    row.attempts,
-                    row.created_at,
-                )
-                for row in rows
-            ]
+
+    def claim_report(self, transaction_uid: str, seconds: float, *, early: bool = False) -> OwedReport | None:
+        """Start to report: nobody else does for so long; None if there is nothing (more) to report now.
+
+        Parameters
+        ----------
+        transaction_uid : str
+        seconds : float
+        early : bool
+            Whether to report before it is due.
+        """
+        with self._database.write() as session:
+            row = session.get(CommitmentReport, transaction_uid, with_for_update=True)
+            now = self._clock()
+            if row is None or row.state is not CommitmentState.OPEN or (row.next_attempt_at > now and not early):
+                return None
+            row.next_attempt_at = now + timedelta(seconds=seconds)
+            instances = tuple((sop_class, sop_instance) for sop_class, sop_instance in json.loads(row.instances))
+            return OwedReport(
+                row.transaction_uid, row.calling_aet, row.called_aet, instances, row.attempts, row.created_at
+            )
 
     def kept(self, sop_instance_uids: Collection[str]) -> dict[str, KeptInstance]:
         """What the node has of these objects, results of its own included; `path` is relative to the data folder."""
@@ -128,7 +148,11 @@ class Commitments(Part):
         """
         if not destinations:
             return []
-        sibling, later = aliased(Delivery), aliased(Commitment)
+        with self._database.read() as session:
+            return self._to_request(session, destinations)
+
+    def _to_request(self, session: Session, destinations: Collection[str]) -> list[tuple[str, str]]:
+        sibling, asked = aliased(Delivery), aliased(Commitment)
         waiting = (
             select(sibling.id)
             .where(
@@ -138,57 +162,45 @@ class Commitments(Part):
             )
             .exists()
         )
-        asked = (
-            select(later.transaction_uid)
+        settled = (
+            select(asked.transaction_uid)
             .where(
-                later.run_id == Delivery.run_id,
-                later.destination == Delivery.destination,
+                asked.run_id == Delivery.run_id,
+                asked.destination == Delivery.destination,
                 # What was given up is asked for again once it was sent again.
-                ((later.state == CommitmentState.FAILED) & (later.requested_at > Delivery.delivered_at))
-                | (later.next_attempt_at > self._clock()),
+                ((asked.state == CommitmentState.FAILED) & (asked.requested_at >= Delivery.delivered_at))
+                | (asked.next_attempt_at > self._clock()),
             )
             .exists()
         )
-        with self._database.read() as session:
-            rows = session.execute(
-                select(Delivery.run_id, Delivery.destination)
-                .where(
-                    Delivery.destination.in_(list(destinations)),
-                    Delivery.state == DeliveryState.DELIVERED,
-                    Delivery.committed_at.is_(None),
-                    ~waiting,
-                    ~asked,
-                )
-                .group_by(Delivery.run_id, Delivery.destination)
-                .order_by(func.min(Delivery.id))
+        rows = session.execute(
+            select(Delivery.run_id, Delivery.destination)
+            .where(
+                Delivery.destination.in_(list(destinations)),
+                Delivery.state == DeliveryState.DELIVERED,
+                Delivery.committed_at.is_(None),
+                ~waiting,
+                ~settled,
             )
-            return [(run_id, destination) for run_id, destination in rows]
+            .group_by(Delivery.run_id, Delivery.destination)
+            .order_by(func.min(Delivery.id))
+        )
+        return [(run_id, destination) for run_id, destination in rows]
 
     def request(
         self, run_id: str, destination: str, transaction_uid: str, next_attempt_at: datetime
-    ) -> CommitmentRequest:
-        """Enter a request before it is made, so that its report is known however soon it comes."""
+    ) -> CommitmentRequest | None:
+        """Enter a request before it is made, so that its report is known however soon it comes.
+
+        None if another process was quicker, or nothing is left to ask for.
+        """
         with self._database.write() as session:
-            before = session.execute(
-                select(func.count(), func.min(Commitment.requested_at)).where(
-                    Commitment.run_id == run_id, Commitment.destination == destination
-                )
-            ).one()
-            now = self._clock()
-            session.add(
-                Commitment(
-                    transaction_uid=transaction_uid,
-                    run_id=run_id,
-                    destination=destination,
-                    state=CommitmentState.OPEN,
-                    number=before[0] + 1,
-                    requested_at=now,
-                    next_attempt_at=next_attempt_at,
-                )
-            )
-            rows = session.scalars(
-                select(Result)
-                .join(Delivery, Delivery.result_id == Result.id)
+            self._lock_run(session, run_id)
+            if (run_id, destination) not in self._to_request(session, [destination]):
+                return None
+            rows = session.execute(
+                select(Delivery, Result)
+                .join(Result, Result.id == Delivery.result_id)
                 .where(
                     Delivery.run_id == run_id,
                     Delivery.destination == destination,
@@ -196,9 +208,30 @@ class Commitments(Part):
                     Delivery.committed_at.is_(None),
                 )
                 .order_by(Result.id)
+            ).all()
+            now = self._clock()
+            since = min((delivery.delivered_at for delivery, _ in rows if delivery.delivered_at), default=now)
+            before = session.scalar(
+                select(func.count()).where(
+                    Commitment.run_id == run_id,
+                    Commitment.destination == destination,
+                    Commitment.requested_at >= since,
+                )
             )
-            results = tuple(map(stored_result, rows))
-            return CommitmentRequest(transaction_uid, results, before[0] + 1, before[1] or now)
+            number = (before or 0) + 1
+            session.add(
+                Commitment(
+                    transaction_uid=transaction_uid,
+                    run_id=run_id,
+                    destination=destination,
+                    state=CommitmentState.OPEN,
+                    number=number,
+                    requested_at=now,
+                    next_attempt_at=next_attempt_at,
+                )
+            )
+            results = tuple(stored_result(result) for _, result in rows)
+            return CommitmentRequest(transaction_uid, results, number, since)
 
     def not_requested(self, transaction_uid: str, reason: str, next_attempt_at: datetime | None) -> None:
         """The destination could not be asked; it is asked again at that time, or given up without one."""

@@ -275,7 +275,7 @@ class Commitment(Base):
     destination: Mapped[str] = mapped_column(String(64))
     state: Mapped[CommitmentState] = mapped_column(COMMITMENT_STATE)
     number: Mapped[int]
-    """How many requests for the run's results there were at this destination, this one included."""
+    """How many requests there were since the results arrived, this one included."""
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """When it is asked anew, in a transaction of its own, unless everything was committed by then."""

@@ -234,8 +234,8 @@ class OwedReport:
     calling_aet: str
     called_aet: str
     instances: tuple[tuple[str, str], ...]
-    attempts: int = 0
-    created_at: datetime | None = None
+    attempts: int
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +253,9 @@ class CommitmentRequest:
     Parameters
     ----------
     number : int
-        How many requests there were of this destination for the run, this one included.
+        How many requests there were since the results arrived, this one included.
     since : datetime
-        When the first of them was made.
+        When they arrived.
     """
 
     transaction_uid: str
