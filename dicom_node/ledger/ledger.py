@@ -27,6 +27,7 @@ from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.states import ACTIVE, State
 from dicom_node.ledger.switches import Switches
+from dicom_node.ledger.workitems import Workitems
 from dicom_node.routing.decision import Priority
 from dicom_node.settings import Settings
 from dicom_node.settings.section import secret_of
@@ -54,6 +55,7 @@ class Ledger(Part):
     commitments : Commitments
     leases : Leases
     switches : Switches
+    workitems : Workitems
     clock : callable
         Gives the time by which the ledger goes.
     """
@@ -70,6 +72,7 @@ class Ledger(Part):
         self.commitments = Commitments(self._database, clock)
         self.leases = Leases(self._database, clock)
         self.switches = Switches(self._database, clock)
+        self.workitems = Workitems(self._database, clock)
 
     @classmethod
     def open(cls, settings: Settings, clock: Clock | None = None) -> Self:

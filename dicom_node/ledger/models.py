@@ -339,3 +339,51 @@ class ClockZero(Base):
 
     host: Mapped[str] = mapped_column(String(64), primary_key=True)
     zero_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class WorkitemState(StrEnum):
+    """Where a workitem of a worklist stands with this node, as its performer (PS3.4 CC)."""
+
+    CLAIMING = "CLAIMING"
+    """The transaction UID is kept; the claim was sent, or is about to be."""
+    CLAIMED = "CLAIMED"
+    """It is this node's; its study is to be fetched."""
+    READING = "READING"
+    """The study is here, and goes its way."""
+    ENDING = "ENDING"
+    """How it ends is known (`outcome`), and is to be told."""
+    COMPLETED = "COMPLETED"
+    CANCELED = "CANCELED"
+    LOST = "LOST"
+    """Another performer has it, or it was ended from outside."""
+
+
+WORKITEM_STATE = Enum(WorkitemState, native_enum=False, length=16)
+
+
+class Workitem(Base):
+    """A Unified Procedure Step that this node claims, so that after a crash it goes on with what it has claimed."""
+
+    __tablename__ = "workitem"
+
+    sop_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    worklist: Mapped[str] = mapped_column(String(64), index=True)
+    transaction_uid: Mapped[str] = mapped_column(UID)
+    """The key to a claimed workitem (PS3.4 CC.1.1): who has it may change its state."""
+    state: Mapped[WorkitemState] = mapped_column(WORKITEM_STATE)
+    outcome: Mapped[str] = mapped_column(String(16), default="")
+    """Of ENDING: COMPLETED or CANCELED."""
+    study_instance_uid: Mapped[str | None] = mapped_column(UID, index=True)
+    run_id: Mapped[str | None] = mapped_column(RUN_ID)
+    plan: Mapped[str | None] = mapped_column(String(128))
+    priority: Mapped[int]
+    """As of `Run`."""
+    cancel_asked: Mapped[bool] = mapped_column(default=False)
+    progress: Mapped[int] = mapped_column(default=0)
+    """Percent, as last told."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """To fetch its study."""
+    next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -14,6 +14,7 @@ from dicom_node.ledger.part import LeaseLostError, Part, run_key, stored_result
 from dicom_node.ledger.records import Claim, CompleteRun, StoredInstance, StoredResult
 from dicom_node.ledger.states import ACTIVE, LEASED, State
 from dicom_node.ledger.switches import switched
+from dicom_node.ledger.workitems import asked_for
 from dicom_node.routing.decision import Action, Decision
 
 _NO_DESTINATION: Final = "no destination is set; the results stay in the data folder"
@@ -37,6 +38,7 @@ class Runs(Part):
             run = self._lock_run(session, run_id)
             if run.state is not State.COMPLETE:
                 return None
+            decision = asked_for(session, run.study_instance_uid, decision)
             action, why = switched(session, decision.route)
             reason = why if action is Action.OFF else decision.ignored
             run.route, run.priority, run.plan = decision.route, decision.priority.rank, decision.plan
