@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from pynetdicom import AE, evt
 
+from dicom_node.dimse.commitment import SOP_CLASS
 from dicom_node.dimse.commitment_scp import CommitmentScp
 from dicom_node.dimse.commitment_scu import CommitmentScu
 from dicom_node.ledger import Ledger
@@ -42,6 +43,11 @@ class Commitments:
         self._busy: set[str | tuple[str, str]] = set()
         self._complaint = ""
         self._thread = threading.Thread(target=self._run, name="commitments", daemon=True)
+
+    @property
+    def sop_classes(self) -> Collection[str]:
+        """That of the Push Model."""
+        return (SOP_CLASS,)
 
     def equip(self, entity: AE) -> list[evt.EventHandlerType]:
         """Have a listener take requests and reports; returns its handlers."""

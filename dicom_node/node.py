@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from dicom_node.children import DRAIN_SECONDS, Child, Children, tethered
+from dicom_node.commitments import Commitments
 from dicom_node.dimse.listener import Listener
 from dicom_node.intake.adoption import adopt
 from dicom_node.ledger import Ledger
@@ -108,8 +109,18 @@ class Node:
             sweeper = Sweeper(settings, ledger, dispatcher)
             sweeper.start()
             stack.callback(sweeper.stop)
-            listener = Listener(settings.listener, spool, ledger)
+            commitments = Commitments(settings, spool, ledger)
+            listener = Listener(
+                settings.listener,
+                spool,
+                ledger,
+                called_aets=settings.called_aets,
+                users=settings.dimse_users,
+                services=[commitments],
+            )
             listener.start()
+            commitments.start()
+            stack.callback(commitments.stop)
             stack.callback(listener.stop, LISTENER_DRAIN_SECONDS)
 
 

@@ -18,6 +18,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.dimse import data_path
 from dicom_node.dimse.admission import Admission, Server
+from dicom_node.dimse.services import Service, equip
 from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
 from dicom_node.dimse.tls import server_context
 from dicom_node.dimse.users import Users
@@ -60,6 +61,8 @@ class Listener:
         The AE titles it answers to, besides the settings' own.
     users : collection of User
         Who may ask for an association by user identity.
+    services : collection of Service
+        What it offers besides verification and storage.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class Listener:
         *,
         called_aets: Collection[str] = (),
         users: Collection[User] = (),
+        services: Collection[Service] = (),
     ) -> None:
         self._settings = settings
         self._admission = Admission(
@@ -82,6 +86,7 @@ class Listener:
         )
         self._storage = Storage(spool, ledger)
         self._ledger = ledger
+        self._services = services
         self._server: Server | None = None
         self._activities: dict[Association, _Activity] = {}
         self._activities_lock = threading.Lock()
@@ -117,6 +122,7 @@ class Listener:
         entity.add_supported_context(Verification)
         for sop_class in storage_sop_classes():
             entity.add_supported_context(sop_class, list(transfer_syntaxes()))
+        services = equip(entity, self._services)
         try:
             self._server = server = Server(
                 entity,
@@ -131,6 +137,7 @@ class Listener:
                     (evt.EVT_PDU_RECV, self._heard),
                     (evt.EVT_C_ECHO, lambda _event: SUCCESS),
                     (evt.EVT_C_STORE, self._store),
+                    *services,
                 ],
                 context=(lambda: server_context(tls)) if tls is not None else None,
                 seconds=settings.acse_timeout_seconds,
