@@ -31,6 +31,8 @@ def show(
 @app.command(epilog=examples("config check --config medrega-pacs.toml"))
 def check(config: ConfigOption = None) -> None:
     """Check the settings; exit status 1 and the reason if one is wrong."""
+    from dicom_node.dimse.tls import client_context, server_context
+    from dicom_node.dimse.users import Users
     from dicom_node.ledger import ledger_url
     from dicom_node.ledger.database import Database
     from dicom_node.queue.broker import broker_url
@@ -41,6 +43,12 @@ def check(config: ConfigOption = None) -> None:
     from engine.runtime import model_path
 
     settings = load_settings(config)
+    if settings.listener.tls is not None:
+        server_context(settings.listener.tls)
+    for peer in settings.sources:
+        if peer.tls is not None:
+            client_context(peer.tls)
+    Users(settings.dimse_users)
     broker_url(settings)
     Database(ledger_url(settings)).close()
     output_profiles(settings.destinations)
@@ -58,3 +66,22 @@ def check(config: ConfigOption = None) -> None:
         f"The settings are right: {listener.aet}@{listener.host}:{listener.port}, "
         f"engine {settings.engine.runtime} with {settings.engine.model}, destinations: {names}"
     )
+
+
+@app.command(epilog=examples("config passcode", "config passcode < secret.txt > hash.txt"))
+def passcode() -> None:
+    """Ask for a password and print its hash, for passcode_hash, passcode_file and password_file of users."""
+    import getpass
+    import sys
+
+    from dicom_node.passwords import HashedPassword
+
+    if sys.stdin.isatty():
+        secret = getpass.getpass("Password: ")
+        if getpass.getpass("Again: ") != secret:
+            raise SettingsError("the two are not the same")
+    else:
+        secret = sys.stdin.readline().rstrip("\r\n")
+    if not secret:
+        raise SettingsError("an empty password protects nothing")
+    typer.echo(str(HashedPassword.of(secret)))

@@ -47,11 +47,12 @@ class User(Section):
         max_length=64,
         description="User name. Where users are listed, an identity that is none of theirs is rejected.",
     )
-    passcode_file: Path | None = Field(default=None, description="File that holds the user's passcode.")
+    passcode_file: Path | None = Field(
+        default=None, description="File that holds the user's passcode, or its hash as `config passcode` prints it."
+    )
     passcode_hash: SecretStr | None = Field(
         default=None,
-        description="The passcode's hash, made by `medrega-pacs config passcode`. Without either the name alone is "
-        "enough, and a name with a passcode is not.",
+        description="That hash itself. Without either the name alone is enough, and a name with a passcode is not.",
     )
 
     @model_validator(mode="after")
