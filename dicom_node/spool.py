@@ -18,11 +18,11 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -31,6 +31,9 @@ from pydicom.filewriter import write_file_meta_info
 
 from engine.errors import NodeError
 from engine.study import READ_ERRORS
+
+if TYPE_CHECKING:
+    from dicom_node.ledger.records import Claim, StoredInstance
 
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _RUN: Final = re.compile(r"[0-9a-f]{32}")
@@ -92,6 +95,11 @@ class Spool:
     def path(self, relative: str) -> Path:
         """Where a file of the ledger is."""
         return self.root / relative
+
+    @contextmanager
+    def files(self, claim: Claim, renew: Callable[[], None]) -> Iterator[dict[Path, StoredInstance]]:  # noqa: ARG002
+        """The images of a run that is read, and what the ledger says of each; nothing is waited for."""
+        yield {self.path(instance.path): instance for instance in claim.instances}
 
     def incoming(self, meta: FileMetaDataset) -> IncomingFile:
         """A file for an object that begins to arrive, its file meta information written.

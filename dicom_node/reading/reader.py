@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 
 from dicom_node.ledger import LeaseLostError, Ledger, State
 from dicom_node.ledger.part import Clock
-from dicom_node.ledger.records import Claim
+from dicom_node.ledger.records import Claim, StoredInstance
 from dicom_node.process import new_owner
 from dicom_node.queue.dispatch import Dispatcher
+from dicom_node.reading.home import Home
 from dicom_node.reading.results import output_profiles, store_results
 from dicom_node.reading.watch import StoppedError, Watch
 from dicom_node.settings import Settings
-from dicom_node.spool import Spool
 from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
 from engine.findings import LANGUAGES, Language, NotRead, StudyReading
 from engine.gate import load_calibration
@@ -41,18 +43,19 @@ class Reader:
     ----------
     settings : Settings
     ledger : Ledger
-    spool : Spool
+    home : Home
+        The spool, or the way to it.
     dispatcher : Dispatcher
     clock : callable, optional
         The ledger's without one.
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, spool: Spool, dispatcher: Dispatcher, clock: Clock | None = None
+        self, settings: Settings, ledger: Ledger, home: Home, dispatcher: Dispatcher, clock: Clock | None = None
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._spool = spool
+        self._home = home
         self._dispatcher = dispatcher
         self._clock = clock or ledger.clock
         self._stopping = threading.Event()
@@ -92,19 +95,22 @@ class Reader:
                 self._conclude(claim, False, NodeError(f"unexpected error {type(error).__name__}"))
 
     def _perform(self, claim: Claim) -> None:
-        study, left_aside = self._study(claim)
-        reading = self._reading(claim, study, partial=bool(left_aside))
-        self._ledger.runs.renew(claim, self._settings.reading.lease_seconds)
-        results = store_results(self._spool, claim, reading, study, self._settings.destinations)
-        self._ledger.runs.results_stored(claim, results)
+        def renew() -> None:
+            self._ledger.runs.renew(claim, self._settings.reading.lease_seconds)
+
+        with self._home.files(claim, renew) as files:
+            study, left_aside = self._study(claim, files)
+            reading = self._reading(claim, study, partial=bool(left_aside))
+            renew()
+            results = store_results(self._home, claim, reading, study, self._settings.destinations)
+            self._ledger.runs.results_stored(claim, results)
         try:
             self._dispatcher.dispatch_deliveries()
         except NodeError as error:
             log.warning("deliveries not dispatched; the sweeper will", reason=str(error))
 
-    def _study(self, claim: Claim) -> tuple[Study, list[NotRead]]:
-        """The study as it lies in the spool, and the files of it that cannot be read."""
-        files = {self._spool.path(instance.path): instance for instance in claim.instances}
+    def _study(self, claim: Claim, files: Mapping[Path, StoredInstance]) -> tuple[Study, list[NotRead]]:
+        """The study as it lies in its files, and those of them that cannot be read."""
         studies, refused = load_studies(files)
         left_aside = [
             NotRead(files[path].series_instance_uid, files[path].sop_instance_uid, str(error))
@@ -123,10 +129,10 @@ class Reader:
         if claim.reading_digest is None:
             reading = self._ask(claim, study)
             reading = replace(reading, partial=reading.partial or partial)
-            self._spool.store_reading(claim.run_id, reading.to_json())
+            self._home.store_reading(claim.run_id, reading.to_json())
         else:
             try:
-                reading = StudyReading.from_json(self._spool.reading(claim.run_id))
+                reading = StudyReading.from_json(self._home.reading(claim.run_id))
             except ValueError:
                 raise NodeError("the stored reading is damaged") from None
             if reading.digest != claim.reading_digest:

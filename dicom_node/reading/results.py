@@ -8,9 +8,9 @@ from dataclasses import replace
 import structlog
 
 from dicom_node.ledger.records import Claim, StoredResult
+from dicom_node.reading.home import Home
 from dicom_node.reading.picture import pictures_of
 from dicom_node.settings import Destination
-from dicom_node.spool import Spool
 from engine.errors import SettingsError, WriteError
 from engine.findings import LANGUAGES, StudyReading
 from engine.study import Study
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 def store_results(
-    spool: Spool, claim: Claim, reading: StudyReading, study: Study, destinations: Sequence[Destination]
+    home: Home, claim: Claim, reading: StudyReading, study: Study, destinations: Sequence[Destination]
 ) -> dict[str, list[StoredResult]]:
     """Write, check and store what each destination is to get, once for each distinct output profile.
 
@@ -42,7 +42,7 @@ def store_results(
     wanted = output_profiles(destinations) or {"": load_profile()}
     for profile in dict.fromkeys(wanted.values()):
         predecessors = _predecessors(claim, _variant(profile))
-        made[profile] = _store(spool, claim.run_id, profile, reading, study, predecessors)
+        made[profile] = _store(home, claim.run_id, profile, reading, study, predecessors)
     return {name: made[profile] for name, profile in wanted.items()}
 
 
@@ -92,7 +92,7 @@ def _predecessors(claim: Claim, variant: str) -> list[PredecessorRef]:
 
 
 def _store(
-    spool: Spool,
+    home: Home,
     run_id: str,
     profile: OutputProfile,
     reading: StudyReading,
@@ -105,7 +105,7 @@ def _store(
     stored = []
     for result in results:
         kind = kind_of(result)
-        path, digest = spool.store_result(run_id, _variant(profile), kind, dump(result))
+        path, digest = home.store_result(run_id, _variant(profile), kind, dump(result))
         stored.append(
             StoredResult(
                 sop_instance_uid=str(result.SOPInstanceUID),
