@@ -8,6 +8,7 @@ from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import Entry, ListenerSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.retention import RetentionSettings
+from dicom_node.settings.routing import RoutingSettings
 from dicom_node.settings.settings import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings
 from dicom_node.settings.sources import Source
 from dicom_node.settings.tls import TlsSettings
@@ -33,6 +34,7 @@ __all__ = [
     "LogSettings",
     "ReadingSettings",
     "RetentionSettings",
+    "RoutingSettings",
     "Settings",
     "Source",
     "SweeperSettings",

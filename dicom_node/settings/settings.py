@@ -25,6 +25,7 @@ from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import Entry, ListenerSettings, User
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.retention import RetentionSettings
+from dicom_node.settings.routing import RoutingSettings
 from dicom_node.settings.sources import Source
 from dicom_node.settings.tls import TlsSettings
 from dicom_node.settings.worklist import Worklist
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     listener: ListenerSettings = ListenerSettings()
     tls: TlsSettings = TlsSettings()
     completion: CompletionSettings = CompletionSettings()
+    routing: RoutingSettings = RoutingSettings()
     engine: EngineSettings = EngineSettings()
     reading: ReadingSettings = ReadingSettings()
     delivery: DeliverySettings = DeliverySettings()
