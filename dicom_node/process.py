@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 @cache
-def _host() -> str:
+def this_host() -> str:
     """This boot of this machine, and the space in which its process ids are counted (a container has its own)."""
     boot = _read("/proc/sys/kernel/random/boot_id")[:8] or os.uname().nodename
     try:
@@ -42,13 +42,13 @@ def _started(pid: int) -> str:
 
 def new_owner() -> str:
     """A name for a lease's owner: this process, and a token, since its threads claim apart from each other."""
-    return f"{_host()}:{os.getpid()}:{_started(os.getpid())}:{secrets.token_hex(4)}"
+    return f"{this_host()}:{os.getpid()}:{_started(os.getpid())}:{secrets.token_hex(4)}"
 
 
 def owner_is_gone(name: str) -> bool:
     """Whether a lease's owner was a process of this machine and runs no more; False for other machines'."""
     host, pid, started, *_ = [*name.split(":"), "", "", ""]
-    return host == _host() and pid.isdigit() and _started(int(pid)) != started
+    return host == this_host() and pid.isdigit() and _started(int(pid)) != started
 
 
 def die_with_parent(parent: int) -> None:

@@ -7,14 +7,15 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.database import DatabaseError
-from dicom_node.ledger.models import Event, Instance, Result, Run, Study
-from dicom_node.ledger.part import Part
+from dicom_node.ledger.models import Event, Instance, Result, Run, Sending, Study
+from dicom_node.ledger.part import Part, unknown_study
 from dicom_node.ledger.records import OpenRun, ReceivedInstance
 from dicom_node.ledger.states import State
+from engine.errors import NodeError
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class Intake(Part):
     def _touch(self, session: Session, study_instance_uids: Collection[str]) -> None:
         session.execute(
             update(Run)
-            .where(Run.state == State.RECEIVING, Run.study_instance_uid.in_(study_instance_uids))
+            .where(Run.gathers, Run.study_instance_uid.in_(study_instance_uids), Run.last_image_at < self._clock())
             .values(last_image_at=self._clock())
         )
 
@@ -90,33 +91,128 @@ class Intake(Part):
         with self._database.read() as session:
             return set(session.scalars(select(Instance.path).where(Instance.path.in_(list(paths)))))
 
-    def receiving(self) -> list[OpenRun]:
-        """Every run that receives."""
+    def receiving(self, quiet_since: datetime | None = None) -> list[OpenRun]:
+        """Every run that images still join, but for studies held by hand; only those quiet since a time, if given."""
+        query = (
+            select(Run.id, Run.study_instance_uid, Run.last_image_at)
+            .join(Study, Study.study_instance_uid == Run.study_instance_uid)
+            .where(Run.state.in_((State.RECEIVING, State.CANCELLED)), Run.gathers, Study.held_at.is_(None))
+        )
+        if quiet_since is not None:
+            query = query.where(Run.last_image_at <= quiet_since)
         with self._database.read() as session:
-            runs = session.scalars(select(Run).where(Run.state == State.RECEIVING)).all()
-            pairs = session.execute(
-                select(Instance.run_id, Instance.calling_aet)
-                .where(Instance.run_id.in_([run.id for run in runs]))
-                .distinct()
-            ).all()
-            return [
-                OpenRun(
-                    run.id,
-                    run.study_instance_uid,
-                    run.last_image_at,
-                    tuple(sorted(calling_aet for run_id, calling_aet in pairs if run_id == run.id)),
-                )
-                for run in runs
-            ]
+            return [OpenRun(*row) for row in session.execute(query).all()]
+
+    def senders(self, run_id: str) -> list[tuple[str, str]]:
+        """Calling and called AE titles that a run's images came by."""
+        with self._database.read() as session:
+            pairs = select(Instance.calling_aet, Instance.called_aet).where(Instance.run_id == run_id).distinct()
+            return [(calling, called) for calling, called in session.execute(pairs).all()]
 
     def complete(self, run_id: str, last_image_at: datetime, reason: str) -> bool:
-        """Close a run, unless an image arrived after `last_image_at`; whether it was closed."""
+        """End the gathering of a run, unless an image arrived after `last_image_at`; whether it is complete now.
+
+        One that was cancelled while it received stays so, and takes no more images.
+        """
         with self._database.write() as session:
             run = self._lock_run(session, run_id)
-            if run.state is not State.RECEIVING or run.last_image_at != last_image_at:
+            if not run.gathers or run.last_image_at != last_image_at:
                 return False
-            self._move(session, run, State.COMPLETE, reason)
-            return True
+            return self._close(session, run, reason)
+
+    def close(self, study_instance_uid: str, reason: str) -> str | None:
+        """End the receiving of a study whose last image is known to be there; the id of its run, None if none is open.
+
+        A study held by hand stays open.
+        """
+        with self._database.write() as session:
+            study = session.get(Study, study_instance_uid)
+            query = select(Run).where(Run.study_instance_uid == study_instance_uid, Run.state == State.RECEIVING)
+            run = session.scalar(query.with_for_update())
+            if study is None or run is None or study.held_at is not None:
+                return None
+            self._close(session, run, reason)
+            return run.id
+
+    def push(self, study_instance_uid: str, reason: str = "pushed by hand") -> State:
+        """Let a study that receives be complete now, and one that waits in the queue be read first; its state.
+
+        Raises
+        ------
+        NodeError
+            If it neither receives nor waits, or is held.
+        """
+        with self._database.write() as session:
+            study, run = self._latest(session, study_instance_uid)
+            if study.held_at is not None:
+                raise NodeError("the study is held", advice=f"medrega-pacs release {study_instance_uid}")
+            if run.state is State.RECEIVING:
+                self._close(session, run, reason)
+            elif run.state in (State.COMPLETE, State.QUEUED):
+                run.priority, run.next_attempt_at, run.dispatched_at = 0, None, None
+                self._note(session, study_instance_uid, "push", reason, run.id)
+            else:
+                raise NodeError(f"the study is {run.state}; one that receives or waits can be pushed")
+            return run.state
+
+    def hold(self, study_instance_uid: str, reason: str = "") -> State:
+        """Keep a study from being completed and read until it is released; the state in which that finds it.
+
+        Images go on being taken in. What is being read or delivered already is not stopped.
+
+        Raises
+        ------
+        NodeError
+            If it is unknown, or held already.
+        """
+        with self._database.write() as session:
+            study, run = self._latest(session, study_instance_uid)
+            if study.held_at is not None:
+                raise NodeError("the study is held already")
+            study.held_at = self._clock()
+            self._note(session, study_instance_uid, "hold", reason or "by hand", run.id)
+            return run.state
+
+    def release(self, study_instance_uid: str) -> State:
+        """Let a study go on that was held; its quiet time begins anew.
+
+        Raises
+        ------
+        NodeError
+            If it is unknown, or not held.
+        """
+        with self._database.write() as session:
+            study, run = self._latest(session, study_instance_uid)
+            if study.held_at is None:
+                raise NodeError("the study is not held")
+            study.held_at = None
+            if run.state is State.QUEUED:
+                run.dispatched_at = None
+            elif run.gathers:
+                run.last_image_at = max(run.last_image_at, self._clock())
+            self._note(session, study_instance_uid, "release", "by hand", run.id)
+            return run.state
+
+    def begin(self) -> None:
+        """Begin all quiet times anew: while nobody listened, no image could arrive."""
+        with self._database.write() as session:
+            session.execute(update(Run).where(Run.gathers).values(last_image_at=self._clock()))
+
+    def _close(self, session: Session, run: Run, reason: str) -> bool:
+        run.gathers = False
+        ended = (Sending.study_instance_uid == run.study_instance_uid) & Sending.ended_at.is_not(None)
+        session.execute(delete(Sending).where(ended))
+        if run.state is not State.RECEIVING:
+            return False
+        self._move(session, run, State.COMPLETE, reason)
+        return True
+
+    def _latest(self, session: Session, study_instance_uid: str) -> tuple[Study, Run]:
+        query = select(Run).where(Run.study_instance_uid == study_instance_uid).order_by(Run.number.desc()).limit(1)
+        study, run = session.get(Study, study_instance_uid), session.scalar(query.with_for_update())
+        if study is None or run is None:
+            raise unknown_study(study_instance_uid)
+        return study, run
 
     def _again_if_overtaken(self, work: Callable[[Session], T]) -> T:
         """Run a transaction; once more where another process entered the same study or run at the same moment."""
@@ -144,8 +240,8 @@ class Intake(Part):
             .limit(1)
             .with_for_update()
         )
-        if latest is not None and latest.state is State.RECEIVING:
-            latest.last_image_at = now
+        if latest is not None and latest.gathers:
+            latest.last_image_at = max(latest.last_image_at, now)
             return latest
         run = Run(
             id=uuid.uuid4().hex,

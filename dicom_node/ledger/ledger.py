@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Self
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import aliased
 
+from dicom_node.ledger.clocks import Clocks
 from dicom_node.ledger.commitments import Commitments
 from dicom_node.ledger.database import Database, with_password
 from dicom_node.ledger.deliveries import Deliveries
+from dicom_node.ledger.expectations import Expectations
+from dicom_node.ledger.holdings import Holdings
 from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.leases import Leases
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Instance, Result, Run, Study
-from dicom_node.ledger.part import Clock, Part, run_key
+from dicom_node.ledger.part import Clock, Monotonic, Part, run_key, unknown_study
 from dicom_node.ledger.records import (
     DeliveryRecord,
     EventRecord,
@@ -25,6 +29,7 @@ from dicom_node.ledger.records import (
 )
 from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.runs import Runs
+from dicom_node.ledger.sendings import Sendings
 from dicom_node.ledger.states import ACTIVE, State
 from dicom_node.ledger.switches import Switches
 from dicom_node.ledger.workitems import Workitems
@@ -45,32 +50,43 @@ class Ledger(Part):
         SQLAlchemy URL of the database.
     clock : callable, optional
         Gives the time, aware; without one the database's, so that hosts whose clocks differ agree.
+    monotonic : callable, optional
+        Seconds by a clock that never jumps; without one this host's, or `clock` if that is given.
 
     Attributes
     ----------
     intake : Intake
+    sendings : Sendings
+    expectations : Expectations
+    clocks : Clocks
     runs : Runs
     deliveries : Deliveries
     retractions : Retractions
     commitments : Commitments
     leases : Leases
+    holdings : Holdings
     switches : Switches
     workitems : Workitems
     clock : callable
         Gives the time by which the ledger goes.
     """
 
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, clock: Clock | None = None, monotonic: Monotonic | None = None) -> None:
         database = Database(url)
-        clock = clock or database.clock
+        if clock is None:
+            clock, monotonic = database.clock, monotonic or time.monotonic
         super().__init__(database, clock)
         self.clock = clock
         self.intake = Intake(self._database, clock)
+        self.sendings = Sendings(self._database, clock)
+        self.expectations = Expectations(self._database, clock)
+        self.clocks = Clocks(self._database, clock, monotonic or (lambda: clock().timestamp()))
         self.runs = Runs(self._database, clock)
         self.deliveries = Deliveries(self._database, clock)
         self.retractions = Retractions(self._database, clock)
         self.commitments = Commitments(self._database, clock)
         self.leases = Leases(self._database, clock)
+        self.holdings = Holdings(self._database, clock)
         self.switches = Switches(self._database, clock)
         self.workitems = Workitems(self._database, clock)
 
@@ -131,6 +147,7 @@ class Ledger(Part):
                 created_at=study.created_at,
                 changed_at=run.changed_at,
                 age_seconds=max(0.0, (now - run.changed_at).total_seconds()),
+                held_at=study.held_at,
             )
             for study, run in rows
         ]
@@ -146,7 +163,7 @@ class Ledger(Part):
         with self._database.read() as session:
             study = session.get(Study, study_instance_uid)
             if study is None:
-                raise _unknown(study_instance_uid)
+                raise unknown_study(study_instance_uid)
             runs = session.scalars(
                 select(Run).where(Run.study_instance_uid == study_instance_uid).order_by(Run.number)
             ).all()
@@ -225,7 +242,7 @@ class Ledger(Part):
                 .with_for_update()
             )
             if run is None:
-                raise _unknown(study_instance_uid)
+                raise unknown_study(study_instance_uid)
             if run.state not in (State.FAILED, State.CANCELLED, State.IGNORED):
                 raise NodeError(
                     f"the study is {run.state}; only one that is FAILED, CANCELLED or IGNORED can be tried again"
@@ -235,7 +252,10 @@ class Ledger(Part):
                 select(Delivery).where(Delivery.run_id == run.id, Delivery.state != DeliveryState.DELIVERED)
             ).all()
             run.attempts, run.next_attempt_at, run.dispatched_at = 0, None, None
-            if waiting and run.state is not State.IGNORED:
+            if run.gathers:
+                run.last_image_at = max(run.last_image_at, now)
+                self._move(session, run, State.RECEIVING, "cancelled no more", "retry")
+            elif waiting and run.state is not State.IGNORED:
                 for delivery in waiting:
                     delivery.state, delivery.attempts, delivery.reason = DeliveryState.PENDING, 0, ""
                     delivery.created_at = delivery.next_attempt_at = now
@@ -249,7 +269,8 @@ class Ledger(Part):
     def cancel(self, study_instance_uid: str) -> None:
         """Stop everything that is under way for a study.
 
-        A worker in mid-reading notices at its next question. What has been delivered stays delivered.
+        What is still sent of it is kept and opens no other run, until no image of it came for its quiet time. A worker
+        in mid-reading notices at its next question. What has been delivered stays delivered.
 
         Raises
         ------
@@ -258,7 +279,7 @@ class Ledger(Part):
         """
         with self._database.write() as session:
             if session.get(Study, study_instance_uid) is None:
-                raise _unknown(study_instance_uid)
+                raise unknown_study(study_instance_uid)
             runs = session.scalars(
                 select(Run).where(Run.study_instance_uid == study_instance_uid, Run.state.in_(ACTIVE)).with_for_update()
             ).all()
@@ -285,9 +306,3 @@ def ledger_url(settings: Settings) -> str:
         return with_password(url, secret_of(file)) if file is not None else url
     path = (settings.data.path / FILE).resolve()
     return f"sqlite:///{Path(path)}"
-
-
-def _unknown(study_instance_uid: str) -> NodeError:
-    return NodeError(
-        f"no image of the study {study_instance_uid} has arrived", advice="medrega-pacs studies lists them"
-    )

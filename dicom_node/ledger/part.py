@@ -16,6 +16,7 @@ from dicom_node.process import owner_is_gone
 from engine.errors import NodeError
 
 Clock = Callable[[], datetime]
+Monotonic = Callable[[], float]
 
 
 class LeaseLostError(NodeError):
@@ -89,4 +90,11 @@ def stored_result(row: Result) -> StoredResult:
     """A result's row as a record."""
     return StoredResult(
         row.sop_instance_uid, row.sop_class_uid, row.series_instance_uid, row.kind, row.sha256, row.path
+    )
+
+
+def unknown_study(study_instance_uid: str) -> NodeError:
+    """What to raise for a study of which no image arrived."""
+    return NodeError(
+        f"no image of the study {study_instance_uid} has arrived", advice="medrega-pacs studies lists them"
     )

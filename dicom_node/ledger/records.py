@@ -31,7 +31,6 @@ class OpenRun:
     id: str
     study_instance_uid: str
     last_image_at: datetime
-    calling_aets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +131,8 @@ class StudySummary:
     ----------
     age_seconds : float
         How long the run has been in its state.
+    held_at : datetime or None
+        Since when the study is held by hand.
     """
 
     study_instance_uid: str
@@ -144,6 +145,7 @@ class StudySummary:
     created_at: datetime
     changed_at: datetime
     age_seconds: float
+    held_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

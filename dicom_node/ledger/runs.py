@@ -42,7 +42,7 @@ class Runs(Part):
             action, why = switched(session, decision.route)
             reason = why if action is Action.OFF else decision.ignored
             run.route, run.priority, run.plan = decision.route, decision.priority.rank, decision.plan
-            run.decision = decision.to_json()
+            run.decision, run.queue = decision.to_json(), decision.engine or ""
             told = "" if decision == Decision() else f"route {decision.route}, {decision.priority}"
             self._move(session, run, State.IGNORED if reason else State.QUEUED, reason or told)
             return run.state

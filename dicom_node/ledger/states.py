@@ -49,9 +49,9 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.DELIVERED: frozenset({State.COMMITTED, State.DELIVERING, State.FAILED}),
     State.COMMITTED: frozenset({State.DELIVERING}),
     # The way back in: to the results that exist already, else through the queue, and through the rules where none of
-    # them has taken the run yet.
+    # them has taken the run yet. One that was cancelled while it received goes on receiving.
     State.IGNORED: frozenset({State.COMPLETE}),
-    State.CANCELLED: frozenset({State.COMPLETE, State.QUEUED, State.DELIVERING}),
+    State.CANCELLED: frozenset({State.RECEIVING, State.COMPLETE, State.QUEUED, State.DELIVERING}),
     State.FAILED: frozenset({State.QUEUED, State.DELIVERING}),
 }
 

@@ -10,12 +10,12 @@ from typing import Final
 
 import structlog
 
-from dicom_node.intake.completion import close_complete
+from dicom_node.intake.completion import Completion
 from dicom_node.ledger import Ledger
-from dicom_node.ledger.part import Clock
 from dicom_node.process import new_owner
 from dicom_node.queue.broker import BrokerError
 from dicom_node.queue.dispatch import Dispatcher
+from dicom_node.queue.wake import Bell, Ear
 from dicom_node.settings import Settings
 from engine.errors import NodeError
 
@@ -33,29 +33,42 @@ class Sweeper:
     settings : Settings
     ledger : Ledger
     dispatcher : Dispatcher
-    clock : callable, optional
-        The ledger's without one.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, dispatcher: Dispatcher, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, dispatcher: Dispatcher) -> None:
         self._settings = settings
         self._ledger = ledger
         self._dispatcher = dispatcher
-        self._clock = clock or ledger.clock
+        self._completion = Completion(settings, ledger)
+        self._bell, self._ear = Bell(settings), Ear(settings)
         self._owner = new_owner()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
         self._complaint = ""
 
     def start(self) -> None:
-        """Sweep in a thread of its own."""
+        """Sweep in a thread of its own: at the interval, and at once when woken.
+
+        Raises
+        ------
+        NodeError
+            If the ledger cannot be reached.
+        """
+        self._ledger.intake.begin()
         self._thread.start()
 
     def stop(self) -> None:
         """End after the sweep under way."""
         self._stopping.set()
+        self._ear.stop()
+        self._bell.ring()
         if self._thread.is_alive():
             self._thread.join()
+        self._bell.close()
+
+    def wake(self) -> None:
+        """There may be something to be done at once, whichever process sweeps."""
+        self._bell.ring()
 
     def sweep(self) -> None:
         """Do once what is to be done.
@@ -68,8 +81,9 @@ class Sweeper:
         seconds = max(3 * self._settings.sweeper.interval_seconds, _SLOWEST_SECONDS)
         if not self._ledger.leases.take(_LEASE, self._owner, seconds):
             return
-        for run_id in close_complete(self._ledger, self._settings.completion, self._clock()):
-            log.info("study complete", run=run_id)
+        now = self._ledger.clocks.steady()
+        for run_id, reason in self._completion.close(now).items():
+            log.info("study complete", run=run_id, reason=reason)
         self._ledger.runs.queue_complete()
         for run_id in self._ledger.runs.reclaim_lost(self._settings.reading.attempts):
             log.warning("run taken from a lost worker", run=run_id)
@@ -77,7 +91,8 @@ class Sweeper:
         self._dispatcher.dispatch_deliveries()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._settings.sweeper.interval_seconds):
+        while not self._stopping.is_set():
+            self._ear.wait(self._settings.sweeper.interval_seconds)
             try:
                 self.sweep()
             except NodeError as error:
@@ -86,6 +101,7 @@ class Sweeper:
                 log.error("unexpected error in a sweep", exc_info=error)
             else:
                 self._complaint = ""
+        self._ear.close()
         self._ledger.leases.drop(_LEASE, self._owner)
 
     def _complain(self, error: NodeError) -> None:

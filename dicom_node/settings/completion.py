@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from dicom_node.settings.section import AETitle, Section
 
@@ -17,7 +17,9 @@ class CompletionSettings(Section):
     per_calling_aet: dict[AETitle, PositiveFloat] = Field(
         default_factory=dict, description="Other quiet times by calling AE title, for example { CT1 = 120 }."
     )
-
-    def quiet_time(self, calling_aet: str) -> float:
-        """Quiet time in seconds for a sender."""
-        return self.per_calling_aet.get(calling_aet, self.quiet_seconds)
+    settle_seconds: NonNegativeFloat = Field(
+        default=5,
+        description="A study is complete before its quiet time once its sender has released the association and all "
+        "images have arrived that its source (calling_aets in [[sources]]) counts. The source must have counted as "
+        "many for so long: one that is itself receiving counts what it has so far. 0 takes its first word for it.",
+    )

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 import structlog
 
 from dicom_node.dimse.retrieve import Cancel, OnProgress, Progress, Retrieved
 from dicom_node.intake.storage import Storage
-from dicom_node.ledger import Ledger
 from dicom_node.settings import Settings
 from dicom_node.settings.sources import Source
 from dicom_node.sources.archive import open_archive
 from dicom_node.sources.counts import expected_instances
 from engine.errors import NodeError
-
-_TRIES: Final = 20
 
 log = structlog.get_logger(__name__)
 
@@ -79,16 +75,5 @@ def pull(
         reason=found.reason,
     )
     if found.ok and not series_instance_uids:
-        close_study(storage.ledger, study_instance_uid, f"all {found.completed} images fetched from {source.name}")
+        storage.ledger.intake.close(study_instance_uid, f"all {found.completed} images fetched from {source.name}")
     return found
-
-
-def close_study(ledger: Ledger, study_instance_uid: str, reason: str) -> str | None:
-    """End the receiving of a study whose last image is known to be there; the id of its run, None if none receives."""
-    for _ in range(_TRIES):  # the listener may reset the quiet time between the look and the close
-        run = next((run for run in ledger.intake.receiving() if run.study_instance_uid == study_instance_uid), None)
-        if run is None:
-            return None
-        if ledger.intake.complete(run.id, run.last_image_at, reason):
-            return run.id
-    return None

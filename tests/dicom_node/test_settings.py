@@ -125,8 +125,8 @@ def test_another_address_needs_a_list_or_a_word() -> None:
 
 
 def test_quiet_time_may_differ_by_sender(tmp_path: Path) -> None:
-    completion = Settings.load(written(tmp_path, "[completion.per_calling_aet]\nCT1 = 120\n")).completion
-    assert (completion.quiet_time("CT1"), completion.quiet_time("DX1")) == (120, 60)
+    settings = Settings.load(written(tmp_path, "[completion.per_calling_aet]\nCT1 = 120\n"))
+    assert settings.completion.per_calling_aet == {"CT1": 120}
 
 
 def test_destinations_are_found_by_name(tmp_path: Path) -> None:

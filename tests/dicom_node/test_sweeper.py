@@ -4,20 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from node_bench import Clock, node_settings, received
 
 from dicom_node.children import Child, Children, tethered
-from dicom_node.intake.completion import close_complete, is_complete, quiet_time
 from dicom_node.ledger import Ledger, State
-from dicom_node.ledger.records import OpenRun, StoredResult
+from dicom_node.ledger.records import StoredResult
 from dicom_node.queue.broker import BrokerError, connect, server_command, wait_until_up, waiting_tasks
 from dicom_node.queue.dispatch import DELIVERY, READING, Dispatcher, make_app
 from dicom_node.queue.sweeper import Sweeper
-from dicom_node.settings import CompletionSettings, Settings
-
-QUIET = CompletionSettings(quiet_seconds=60, per_calling_aet={"CT1": 120})
+from dicom_node.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -38,64 +33,7 @@ def empty_broker(broker: Settings) -> Settings:
 
 
 def sweeper(node: Settings, ledger: Ledger, clock: Clock) -> Sweeper:
-    return Sweeper(node, ledger, Dispatcher(node, ledger, make_app(node), clock), clock)
-
-
-def test_the_quiet_time_is_the_longest_of_the_senders_and_reset_by_each_image(ledger: Ledger, clock: Clock) -> None:
-    ledger.intake.record(received(aet="MR1"))
-    clock.forward(59)
-    assert close_complete(ledger, QUIET, clock()) == []
-    ledger.intake.record(received(sop="1.2.3.5", aet="CT1"))
-    clock.forward(119)
-    assert close_complete(ledger, QUIET, clock()) == []
-    clock.forward(1)
-    assert len(close_complete(ledger, QUIET, clock())) == 1
-    assert ledger.study("1.2.3").events[-1].reason == "no image for 120 s"
-
-
-@given(st.lists(st.floats(min_value=0.01, max_value=200), min_size=1, max_size=30))
-def test_a_study_is_never_closed_within_the_quiet_time(gaps: list[float]) -> None:
-    clock = Clock()
-    for gap in gaps:
-        run = OpenRun("a", "1.2", clock(), ("MR1",))
-        clock.forward(gap)
-        assert is_complete(run, QUIET, clock()) == (gap >= 60)
-        assert quiet_time(run, QUIET) == 60
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.floats(min_value=0.1, max_value=90, allow_nan=False)), min_size=1, max_size=25
-    )
-)
-def test_interleaved_studies_are_closed_once_for_each_completed_set(
-    tmp_path_factory: pytest.TempPathFactory, arrivals: list[tuple[int, float]]
-) -> None:
-    clock = Clock()
-    ledger = Ledger(f"sqlite:///{tmp_path_factory.mktemp('simulated') / 'ledger.sqlite3'}", clock)
-    ledger.migrate()
-    last: dict[int, float] = {}
-    expected: dict[int, int] = {}
-    now = 0.0
-    for number, (study, gap) in enumerate(arrivals):
-        if study not in last or now - last[study] >= 60:
-            expected[study] = expected.get(study, 0) + 1
-        last[study] = now
-        ledger.intake.record(received(f"1.{study}", f"1.{study}.{number + 1}", aet="MR1"))
-        clock.forward(gap)
-        now += gap
-        # Time passes in microseconds in the ledger; a gap at the very limit counts as either.
-        close_complete(ledger, QUIET, clock())
-        ledger.runs.queue_complete()
-    clock.forward(61)
-    close_complete(ledger, QUIET, clock())
-    for study, runs in expected.items():
-        record = ledger.study(f"1.{study}")
-        assert len(record.runs) == runs
-        assert all(run.state is not State.RECEIVING for run in record.runs)
-        assert record.runs[-1].instances == sum(arrived == study for arrived, _ in arrivals)
-    ledger.close()
+    return Sweeper(node, ledger, Dispatcher(node, ledger, make_app(node), clock))
 
 
 def test_a_quiet_study_gets_one_message_however_often_is_swept(

@@ -1,0 +1,154 @@
+"""Transfers: what one sender brings in one go, by an association, a STOW-RS request or a C-GET.
+
+A study is never closed while its next image is on its way, and one whose count is known is closed as soon as the last
+transfer of it was released. Both need the ledger to know who sends what, and neither may cost an image any time: what
+is heard is kept in memory, and told to the ledger by a thread; what is lost with the process costs a quiet time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from dicom_node.ledger import Ledger
+from dicom_node.process import new_owner
+from engine.errors import NodeError
+
+_PULSE_SECONDS: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class Transfers:
+    """The transfers under way in this process.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    on_evidence : callable, optional
+        Called after the end of a transfer that may have completed a study.
+    """
+
+    def __init__(self, ledger: Ledger, on_evidence: Callable[[], None] = lambda: None) -> None:
+        self._ledger = ledger
+        self._on_evidence = on_evidence
+        self._owner = new_owner()
+        self._open: set[Transfer] = set()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._pulse = threading.Thread(target=self._run, name="transfers", daemon=True)
+
+    def start(self) -> None:
+        """Tell the ledger regularly, from a thread of its own."""
+        self._pulse.start()
+
+    def stop(self) -> None:
+        """Tell nothing more; transfers that are still open count as lost with the process."""
+        self._stopping.set()
+        if self._pulse.is_alive():
+            self._pulse.join()
+
+    def open(self) -> Transfer:
+        """A transfer begins."""
+        return Transfer(self)
+
+    def tell(self) -> None:
+        """Tell the ledger whose images are arriving."""
+        with self._lock:
+            now = time.monotonic()
+            fresh = [transfer for transfer in self._open if transfer.heard_at > transfer.told_at]
+            begun = [(transfer.id, study) for transfer in fresh for study in transfer.untold()]
+            try:
+                self._ledger.sendings.heard(self._owner, begun, {transfer.study for transfer in fresh})
+            except NodeError as error:
+                log.warning("quiet time not reset", reason=str(error))
+                return
+            for transfer in fresh:
+                transfer.told_at = now
+
+    def joins(self, transfer: Transfer) -> None:
+        """It has brought its first image."""
+        with self._lock:
+            self._open.add(transfer)
+
+    def ended(self, transfer: Transfer, *, released: bool) -> None:
+        """Tell the ledger at once how a transfer ended."""
+        with self._lock:  # what `tell` is about to say must not come after this
+            if transfer not in self._open:
+                return
+            self._open.discard(transfer)
+            try:
+                expected = self._ledger.sendings.ended(
+                    self._owner, transfer.id, transfer.studies, transfer.study, released=released
+                )
+            except NodeError as error:
+                log.warning("end of a transfer not entered", reason=str(error))
+                return
+        if expected and released:
+            self._on_evidence()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_PULSE_SECONDS):
+            self.tell()
+
+
+class Transfer:
+    """One transfer. As a context it is released at the end of the block, and aborted where an error ends it.
+
+    Attributes
+    ----------
+    id : str
+    study : str
+        Study of its last image, empty before the first.
+    studies : set of str
+        Studies that it brought images of.
+    heard_at, told_at : float
+        When bytes came last, and when the ledger was told (monotonic).
+    """
+
+    def __init__(self, transfers: Transfers) -> None:
+        self.id = uuid.uuid4().hex
+        self.study = ""
+        self.studies: set[str] = set()
+        self.heard_at = 0.0
+        self.told_at = -1.0
+        self._told: set[str] = set()
+        self._transfers = transfers
+
+    def image(self, study_instance_uid: str) -> None:
+        """An image of this study is in place."""
+        self.heard_at = time.monotonic()
+        if study_instance_uid != self.study:
+            first = not self.study
+            self.study = study_instance_uid
+            self.studies = {*self.studies, study_instance_uid}
+            if first:
+                self._transfers.joins(self)
+
+    def heard(self) -> None:
+        """Bytes came; most probably of the next image of the same study."""
+        self.heard_at = time.monotonic()
+
+    def end(self, *, released: bool) -> None:
+        """It is over; without effect the second time."""
+        self._transfers.ended(self, released=released)
+
+    def untold(self) -> set[str]:
+        """Studies that the ledger does not know yet to be sent by this; it does once these were asked for."""
+        studies = self.studies
+        new, self._told = studies - self._told, studies
+        return new
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(released=kind is None)

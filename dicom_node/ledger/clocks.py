@@ -1,0 +1,72 @@
+"""The ledger's clock may jump: it was set by hand, or its machine slept. No study is closed early and no lease lost."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+from sqlalchemy import select
+
+from dicom_node.ledger.database import Database
+from dicom_node.ledger.models import ClockZero, Delivery, DeliveryState, Lease, Run
+from dicom_node.ledger.part import Clock, Monotonic, Part
+from dicom_node.ledger.states import State
+from dicom_node.process import this_host
+
+_TOLERANCE: Final = timedelta(seconds=1)
+"""Less than that is drift, which is let add up."""
+
+log = structlog.get_logger(__name__)
+
+
+class Clocks(Part):
+    """Compares the ledger's clock with this host's, which never jumps.
+
+    Parameters
+    ----------
+    database : Database
+    clock : callable
+    monotonic : callable
+        Seconds since some moment of this host's boot.
+    """
+
+    def __init__(self, database: Database, clock: Clock, monotonic: Monotonic) -> None:
+        super().__init__(database, clock)
+        self._monotonic = monotonic
+
+    def steady(self) -> datetime:
+        """The time, once everything that is measured by it has followed its jump, if it jumped since the last call.
+
+        To be called by whoever closes studies and takes work from lost workers, before either.
+        """
+        now = self._clock()
+        zero_at = now - timedelta(seconds=self._monotonic())
+        with self._database.read() as session:
+            known = session.get(ClockZero, this_host())
+            if known is not None and abs(zero_at - known.zero_at) <= _TOLERANCE:
+                return now
+        with self._database.write() as session:
+            known = session.get(ClockZero, this_host(), with_for_update=True)
+            if known is None:
+                session.add(ClockZero(host=this_host(), zero_at=zero_at))
+                return now
+            jump, known.zero_at = zero_at - known.zero_at, zero_at
+            for run in session.scalars(select(Run).where(Run.gathers)):
+                run.last_image_at = min(run.last_image_at + jump, now)
+            for lease in session.scalars(select(Lease)):
+                lease.expires_at += jump
+            # A message too many does no harm, one that is taken for fresh until next year does.
+            for run in session.scalars(select(Run).where(Run.state == State.QUEUED)):
+                run.dispatched_at = None
+                run.next_attempt_at = _moved(run.next_attempt_at, jump)
+            for delivery in session.scalars(select(Delivery).where(Delivery.state == DeliveryState.PENDING)):
+                delivery.dispatched_at = None
+                delivery.created_at += jump  # from which the hours are counted that it may take
+                delivery.next_attempt_at = _moved(delivery.next_attempt_at, jump)
+        log.warning("the clock jumped; quiet times, leases and attempts follow it", seconds=jump.total_seconds())
+        return now
+
+
+def _moved(at: datetime | None, jump: timedelta) -> datetime | None:
+    return None if at is None else at + jump
