@@ -1,12 +1,10 @@
-"""A reading as DICOM objects: which objects, under which names, as which bytes."""
+"""A reading as DICOM objects: which objects, under which names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from typing import Final
 
-from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     ColorSoftcopyPresentationStateStorage,
@@ -142,10 +140,3 @@ def kind_of(result: Dataset) -> str:
     if index < 0 or not (kind in _DOCUMENTS) <= (result.get("Modality") == "SR"):
         raise WriteError("the object is not a result of this writer")
     return kind if index == 0 else f"{kind}-{index + 1}"
-
-
-def dump(result: Dataset) -> bytes:
-    """Encode a result as a file (PS3.10), Explicit VR Little Endian; the same result gives the same bytes."""
-    buffer = BytesIO()
-    dcmwrite(buffer, result, enforce_file_format=True)
-    return buffer.getvalue()

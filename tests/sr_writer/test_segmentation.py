@@ -32,8 +32,8 @@ from engine.findings import Finding, Mask, Region
 from engine.masks import box_slices, pack
 from engine.refine import METHOD
 from sr_writer import OutputProfile, check_results, write_results
+from sr_writer.encoding import dump
 from sr_writer.pixels import paint, unpack
-from sr_writer.results import dump
 from sr_writer.sources import SourceImage
 
 BOX = (10.0, 10.0, 30.0, 40.0)
