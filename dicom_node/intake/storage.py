@@ -59,12 +59,13 @@ class Kept:
 
     Parameters
     ----------
-    study_instance_uid : str
+    study_instance_uid, series_instance_uid : str
     stored : Stored or None
         None for a result of this node's own, which is answered with Success and not kept.
     """
 
     study_instance_uid: str
+    series_instance_uid: str
     stored: Stored | None
 
 
@@ -180,7 +181,7 @@ class Receiving:
             log.info(
                 "own result not stored", sop_instance_uid=arrival.sop_instance_uid, calling_aet=arrival.calling_aet
             )
-            return Kept(study, None)
+            return Kept(study, identity.series_instance_uid, None)
         stored, path = self._file.place(study, arrival.sop_instance_uid)
         self._storage.enter(
             stored,
@@ -195,7 +196,7 @@ class Receiving:
                 path=path,
             ),
         )
-        return Kept(study, stored)
+        return Kept(study, identity.series_instance_uid, stored)
 
     def abandon(self) -> None:
         """Leave nothing of it; without effect once it is in place."""
