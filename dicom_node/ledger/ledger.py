@@ -15,6 +15,7 @@ from dicom_node.ledger.database import Database, with_password
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.expectations import Expectations
 from dicom_node.ledger.holdings import Holdings
+from dicom_node.ledger.headers import Headers
 from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.leases import Leases
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Instance, Result, Run, Study
@@ -66,6 +67,7 @@ class Ledger(Part):
     leases : Leases
     holdings : Holdings
     switches : Switches
+    headers : Headers
     workitems : Workitems
     clock : callable
         Gives the time by which the ledger goes.
@@ -88,6 +90,7 @@ class Ledger(Part):
         self.leases = Leases(self._database, clock)
         self.holdings = Holdings(self._database, clock)
         self.switches = Switches(self._database, clock)
+        self.headers = Headers(self._database, clock)
         self.workitems = Workitems(self._database, clock)
 
     @classmethod

@@ -16,7 +16,9 @@ from dicom_node.process import new_owner
 from dicom_node.queue.broker import BrokerError
 from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.queue.wake import Bell, Ear
+from dicom_node.routing.router import Router
 from dicom_node.settings import Settings
+from dicom_node.spool import Spool
 from engine.errors import NodeError
 
 _LEASE: Final = "sweeper"
@@ -33,6 +35,11 @@ class Sweeper:
     settings : Settings
     ledger : Ledger
     dispatcher : Dispatcher
+
+    Raises
+    ------
+    SettingsError
+        If the rules of routing are wrong.
     """
 
     def __init__(self, settings: Settings, ledger: Ledger, dispatcher: Dispatcher) -> None:
@@ -40,6 +47,7 @@ class Sweeper:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._completion = Completion(settings, ledger)
+        self._router = Router(settings, ledger, Spool(settings.data.path))
         self._bell, self._ear = Bell(settings), Ear(settings)
         self._owner = new_owner()
         self._stopping = threading.Event()
@@ -55,6 +63,7 @@ class Sweeper:
             If the ledger cannot be reached.
         """
         self._ledger.intake.begin()
+        self._router.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -64,6 +73,7 @@ class Sweeper:
         self._bell.ring()
         if self._thread.is_alive():
             self._thread.join()
+        self._router.stop()
         self._bell.close()
 
     def wake(self) -> None:
@@ -84,7 +94,7 @@ class Sweeper:
         now = self._ledger.clocks.steady()
         for run_id, reason in self._completion.close(now).items():
             log.info("study complete", run=run_id, reason=reason)
-        self._ledger.runs.queue_complete()
+        self._router.route_complete()
         for run_id in self._ledger.runs.reclaim_lost(self._settings.reading.attempts):
             log.warning("run taken from a lost worker", run=run_id)
         self._dispatcher.dispatch_readings()
