@@ -83,7 +83,6 @@ def find_peer(text: str, settings: Settings) -> Peer:
     try:
         if "@" in text:
             return Peer.parse(text)
-        destination = settings.destination(text)
+        return Peer.of(settings.destination(text))
     except SettingsError as error:
         raise typer.BadParameter(f"{error} ({error.advice})" if error.advice else str(error)) from None
-    return Peer(destination.aet, destination.host, destination.port)

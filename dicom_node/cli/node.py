@@ -37,9 +37,7 @@ def up(config: ConfigOption = None) -> None:
         listener = settings.listener
         console().print(f"Listening as {listener.aet}@{listener.host}:{listener.port}, data in {settings.data.path}")
         for destination in settings.destinations:
-            console().print(
-                f"Results go to {destination.name}, {destination.aet}@{destination.host}:{destination.port}"
-            )
+            console().print(f"Results go to {destination.name}, {destination}")
         if not settings.destinations:
             console().print("No destination is set: results stay in the data folder")
         stop.wait()

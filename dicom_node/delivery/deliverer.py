@@ -102,7 +102,7 @@ class Deliverer:
         try:
             send(
                 [file for _, file in files],
-                Peer(target.aet, target.host, target.port),
+                Peer.of(target),
                 self._settings.listener.aet,
                 Timeouts(settings.association_timeout_seconds, settings.dimse_timeout_seconds),
                 on_result=sent,

@@ -98,7 +98,7 @@ class CommitmentScu:
             reported.set()
             return answer
 
-        peer = Peer(destination.aet, destination.host, destination.port)
+        peer = Peer.of(destination)
         settings = self._settings.delivery
         timeouts = Timeouts(settings.association_timeout_seconds, settings.dimse_timeout_seconds)
         with associate(

@@ -27,6 +27,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, code_to_category
 
+from dicom_node.settings.sources import Endpoint
 from engine.errors import NodeError, NotDicomError, SettingsError
 
 # pynetdicom keeps these for the whole process: files are streamed instead of parsed, and its stock handlers, which
@@ -77,6 +78,19 @@ class Peer:
         if match is None or not 1 <= int(match["port"]) <= 65535:
             raise SettingsError(f"{text!r} is no AET@HOST:PORT", advice="for example PACS@192.168.1.20:104")
         return cls(match["aet"].strip(), match["host"].strip("[]"), int(match["port"]))
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Peer:
+        """The peer that a table of the settings names.
+
+        Raises
+        ------
+        SettingsError
+            If it is reached by DICOMweb.
+        """
+        if endpoint.aet is None or endpoint.port is None:
+            raise SettingsError(f"{endpoint.name} has no AE title and port: it is reached by {endpoint.protocol}")
+        return cls(endpoint.aet, endpoint.host, endpoint.port)
 
 
 @dataclass(frozen=True, slots=True)

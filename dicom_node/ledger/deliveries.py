@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import literal, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
-from dicom_node.ledger.models import Delivery, DeliveryState, Lease, Result, Run
+from dicom_node.ledger.destinations import circuit_of, enter_contact, health_of, waiting_for
+from dicom_node.ledger.models import Delivery, DeliveryState, DestinationHealth, Lease, Result, Run
 from dicom_node.ledger.part import Part, delivery_key, stored_result
-from dicom_node.ledger.records import DueDelivery, Outcome
+from dicom_node.ledger.records import Circuit, Contact, DueDelivery, Outcome
 from dicom_node.ledger.states import State
 
 Shipment = tuple[str, str]
 """Run id and name of the destination: what goes in one association."""
+AT_ONCE: Final = 2
+"""Shipments under way to one destination."""
 
 
 class Deliveries(Part):
@@ -23,8 +28,12 @@ class Deliveries(Part):
     def to_dispatch(self, sent_before: datetime) -> tuple[list[Shipment], list[Shipment]]:
         """Shipments that are due and that no message was sent for yet, and those whose message is older than a time.
 
-        Runs of one study go to a destination in their order: a later one waits until the earlier one has arrived.
+        Runs of one study go to a destination in their order: a later one waits until the earlier one has arrived. At
+        most `AT_ONCE` go to one destination at a time, so that one that answers slowly does not hold up the others;
+        none to one that is paused or whose circuit is open, and a single one, due or not, to one that is to be asked
+        whether it answers again.
         """
+        now = self._clock()
         earlier, pending = aliased(Run), aliased(Delivery)
         overtakes = (
             select(pending.id)
@@ -39,13 +48,17 @@ class Deliveries(Part):
             .exists()
         )
         with self._database.read() as session:
+            health = session.scalars(select(DestinationHealth)).all()
+            shut = [row.name for row in health if row.paused_at or circuit_of(row, now) is Circuit.OPEN]
+            asked = [row.name for row in health if circuit_of(row, now) is Circuit.HALF_OPEN]
             rows = session.execute(
                 select(Delivery.run_id, Delivery.destination, Delivery.dispatched_at)
                 .join(Run, Run.id == Delivery.run_id)
                 .where(
                     Run.state == State.DELIVERING,
                     Delivery.state == DeliveryState.PENDING,
-                    Delivery.next_attempt_at <= self._clock(),
+                    Delivery.destination.not_in(shut),
+                    (Delivery.next_attempt_at <= now) | Delivery.destination.in_(asked),
                     ~overtakes,
                 )
                 .order_by(Delivery.id)
@@ -55,16 +68,19 @@ class Deliveries(Part):
                 for lease in session.scalars(select(Lease).where(Lease.key.startswith("delivery:"))).all()
                 if not self._lease_is_free(lease)
             }
-        new: dict[Shipment, None] = {}
-        old: dict[Shipment, None] = {}
+        under_way = Counter(key.split(":", 2)[2] for key in held)
+        due: dict[Shipment, datetime | None] = {}
         for run_id, destination, sent in rows:
-            if delivery_key(run_id, destination) in held:
-                continue
-            if sent is None:
-                new[run_id, destination] = None
-            elif sent <= sent_before:
-                old[run_id, destination] = None
-        return list(new), [shipment for shipment in old if shipment not in new]
+            if delivery_key(run_id, destination) not in held:
+                before = due.get((run_id, destination), sent)
+                due[run_id, destination] = before and sent and max(before, sent)
+        under_way.update(destination for (_, destination), sent in due.items() if sent is not None)
+        new: list[Shipment] = []
+        for (run_id, destination), sent in due.items():
+            if sent is None and under_way[destination] < (1 if destination in asked else AT_ONCE):
+                under_way[destination] += 1
+                new.append((run_id, destination))
+        return new, [shipment for shipment, sent in due.items() if sent is not None and sent <= sent_before]
 
     def dispatched(self, shipments: Collection[Shipment]) -> None:
         """Remember that messages for these shipments were sent."""
@@ -82,6 +98,12 @@ class Deliveries(Part):
     def claim(self, run_id: str, destination: str, owner: str, seconds: float) -> list[DueDelivery]:
         """Start to deliver: take the lease; empty if there is nothing (more) to do or another worker is at it."""
         with self._database.write() as session:
+            now = self._clock()
+            health = health_of(session, destination)
+            circuit = circuit_of(health, now)
+            if health.paused_at is not None or circuit is Circuit.OPEN:
+                return []
+            probe = circuit is Circuit.HALF_OPEN
             run = session.scalar(select(Run).where(Run.id == run_id).with_for_update())
             if run is None or run.state is not State.DELIVERING:
                 return []
@@ -92,7 +114,7 @@ class Deliveries(Part):
                     Delivery.run_id == run_id,
                     Delivery.destination == destination,
                     Delivery.state == DeliveryState.PENDING,
-                    Delivery.next_attempt_at <= self._clock(),
+                    (Delivery.next_attempt_at <= now) | literal(probe),
                 )
                 .order_by(Delivery.id)
             ).all()
@@ -100,7 +122,9 @@ class Deliveries(Part):
             lease = session.get(Lease, key, with_for_update=True)
             if not rows or not self._lease_is_free(lease):
                 return []
-            expires = self._clock() + timedelta(seconds=seconds)
+            expires = now + timedelta(seconds=seconds)
+            if probe:
+                health.retry_at = expires  # nobody else asks in the meantime
             if lease is None:
                 session.add(Lease(key=key, owner=owner, expires_at=expires))
             else:
@@ -112,6 +136,7 @@ class Deliveries(Part):
                     delivery.attempts,
                     delivery.created_at,
                     delivery.reason,
+                    probe,
                 )
                 for delivery, result in rows
             ]
@@ -133,18 +158,48 @@ class Deliveries(Part):
         with self._database.write() as session:
             self._enter(session, outcome)
 
-    def finish(self, run_id: str, destination: str, owner: str, outcomes: Iterable[Outcome]) -> State:
-        """Enter the outcomes of an attempt, give the lease back, and end the run once nothing waits; its state."""
+    def finish(
+        self, run_id: str, destination: str, owner: str, outcomes: Iterable[Outcome], contact: Contact | None = None
+    ) -> State:
+        """Enter the outcomes of an attempt, give the lease back, and end the run once nothing waits; its state.
+
+        Parameters
+        ----------
+        run_id, destination, owner : str
+        outcomes : iterable of Outcome
+            What is not among them waits as it did.
+        contact : Contact, optional
+            Whether the destination was reached; nothing is known of that without one.
+        """
         with self._database.write() as session:
+            if contact is not None:
+                enter_contact(session, health_of(session, destination), contact, self._clock())
             run = self._lock_run(session, run_id)
             lease = self._hold(session, delivery_key(run_id, destination), owner)
             for outcome in outcomes:
                 self._enter(session, outcome)
+            session.execute(
+                update(Delivery).where(Delivery.run_id == run_id, *waiting_for(destination)).values(dispatched_at=None)
+            )
             session.delete(lease)
             session.flush()
             if run.state is State.DELIVERING:
                 self._settle(session, run)
+            if contact is not None and contact.give_up_before is not None:
+                self._give_up(session, destination, contact.give_up_before)
             return run.state
+
+    def _give_up(self, session: Session, destination: str, before: datetime) -> None:
+        """End what has waited too long for a destination that does not answer; some of it was never tried itself."""
+        session.flush()
+        late = select(Delivery.run_id).where(*waiting_for(destination), Delivery.created_at <= before).distinct()
+        for run_id in session.scalars(late).all():
+            run = self._lock_run(session, run_id)
+            for row in session.scalars(select(Delivery).where(Delivery.run_id == run_id, *waiting_for(destination))):
+                self._enter(session, Outcome(row.id, DeliveryState.FAILED, row.status, row.reason))
+            session.flush()
+            if run.state is State.DELIVERING:
+                self._settle(session, run)
 
     def _enter(self, session: Session, outcome: Outcome) -> None:
         delivery = session.get(Delivery, outcome.delivery_id, with_for_update=True)

@@ -9,10 +9,12 @@ from typing import Self
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import aliased
 
+from dicom_node.ledger.arrivals import Arrivals
 from dicom_node.ledger.clocks import Clocks
 from dicom_node.ledger.commitments import Commitments
 from dicom_node.ledger.database import Database, with_password
 from dicom_node.ledger.deliveries import Deliveries
+from dicom_node.ledger.destinations import Destinations
 from dicom_node.ledger.expectations import Expectations
 from dicom_node.ledger.holdings import Holdings
 from dicom_node.ledger.headers import Headers
@@ -57,11 +59,13 @@ class Ledger(Part):
     Attributes
     ----------
     intake : Intake
+    arrivals : Arrivals
     sendings : Sendings
     expectations : Expectations
     clocks : Clocks
     runs : Runs
     deliveries : Deliveries
+    destinations : Destinations
     retractions : Retractions
     commitments : Commitments
     leases : Leases
@@ -80,11 +84,13 @@ class Ledger(Part):
         super().__init__(database, clock)
         self.clock = clock
         self.intake = Intake(self._database, clock)
+        self.arrivals = Arrivals(self._database, clock)
         self.sendings = Sendings(self._database, clock)
         self.expectations = Expectations(self._database, clock)
         self.clocks = Clocks(self._database, clock, monotonic or (lambda: clock().timestamp()))
         self.runs = Runs(self._database, clock)
         self.deliveries = Deliveries(self._database, clock)
+        self.destinations = Destinations(self._database, clock)
         self.retractions = Retractions(self._database, clock)
         self.commitments = Commitments(self._database, clock)
         self.leases = Leases(self._database, clock)

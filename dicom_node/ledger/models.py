@@ -387,3 +387,21 @@ class Workitem(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DestinationHealth(Base):
+    """How a destination does, and whether anything is sent there now: one row for all processes and hosts."""
+
+    __tablename__ = "destination"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    paused_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when a person holds it back."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """How often in a row it was not reached."""
+    retry_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Not before then is it asked whether it answers again; None while its circuit is closed."""
+    reason: Mapped[str] = mapped_column(Text, default="")
+    """Of the last failure; kept after it has passed."""
+    failed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

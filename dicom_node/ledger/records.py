@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from dicom_node.ledger.models import DeliveryState
 from dicom_node.ledger.states import State
@@ -99,6 +100,8 @@ class DueDelivery:
     since: datetime
     reason: str = ""
     """Why the attempt before did not succeed."""
+    probe: bool = False
+    """Whether the destination is to be asked first if it answers again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,3 +267,69 @@ class CommitmentRequest:
     results: tuple[StoredResult, ...]
     number: int
     since: datetime
+
+
+class Circuit(StrEnum):
+    """Whether anything is sent to a destination."""
+
+    CLOSED = "closed"
+    """All that is due."""
+    OPEN = "open"
+    """Nothing: it was not reached several times in a row."""
+    HALF_OPEN = "half-open"
+    """It is to be asked whether it answers again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Whether a destination was reached, and what follows if not.
+
+    Parameters
+    ----------
+    answered : bool
+    reason : str
+        Why not.
+    opens_after : int
+        Failures in a row after which the circuit opens.
+    probe_seconds : float
+        Pause before it is asked again.
+    give_up_before : datetime or None
+        Results that have waited since before then are given up.
+    """
+
+    answered: bool
+    reason: str = ""
+    opens_after: int = 1
+    probe_seconds: float = 0
+    give_up_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationRecord:
+    """How a destination does.
+
+    Parameters
+    ----------
+    failures : int
+        In a row.
+    retry_at : datetime or None
+        When it is asked again, unless its circuit is closed.
+    reason : str
+        Of the last failure, at `failed_at`.
+    waiting : int
+        Results on their way there.
+    oldest : datetime or None
+        Since when the one waits that waits longest.
+    """
+
+    name: str
+    paused_at: datetime | None
+    circuit: Circuit
+    failures: int
+    retry_at: datetime | None
+    reason: str
+    failed_at: datetime | None
+    answered_at: datetime | None
+    waiting: int
+    oldest: datetime | None
+    delivered_at: datetime | None

@@ -13,11 +13,13 @@ from dicom_node.settings.tls import TlsSettings
 Retrieve = Literal["move", "get", "wado"]
 
 
-class Remote(Section):
-    """A server that is asked: by DIMSE, or by DICOMweb."""
+class Endpoint(Section):
+    """Another system: by DIMSE, or by DICOMweb."""
 
     name: str = Field(min_length=1, max_length=64, description="Its name in commands, ledger and log.")
-    protocol: Literal["dimse", "dicomweb"] = Field(default="dimse", description="How it is asked: dimse | dicomweb.")
+    protocol: Literal["dimse", "dicomweb"] = Field(
+        default="dimse", description="How it is spoken to: dimse | dicomweb."
+    )
     aet: AETitle | None = Field(default=None, description="Its AE title (dimse).")
     host: str = Field(default="127.0.0.1", min_length=1, description="Its address (dimse).")
     port: Port | None = Field(default=None, description="Its TCP port (dimse).")
@@ -32,13 +34,9 @@ class Remote(Section):
         description="true: over TLS, with the certificates of [tls]; or a table like it of its own. An https URL needs "
         "one only where the system does not know the server's authority.",
     )
-    association_timeout_seconds: PositiveFloat = Field(default=30, description="How long it may take to accept.")
-    timeout_seconds: PositiveFloat = Field(
-        default=60, description="How long it may be silent: before an answer, and between two."
-    )
 
     @model_validator(mode="after")
-    def _reachable(self) -> Remote:
+    def _reachable(self) -> Endpoint:
         if self.protocol == "dimse":
             if self.aet is None or self.port is None:
                 raise ValueError('protocol = "dimse" needs aet and port')
@@ -51,6 +49,15 @@ class Remote(Section):
         if self.user is not None and self.token_file is not None:
             raise ValueError("a user or a token_file, not both")
         return self
+
+
+class Remote(Endpoint):
+    """A server that is asked."""
+
+    association_timeout_seconds: PositiveFloat = Field(default=30, description="How long it may take to accept.")
+    timeout_seconds: PositiveFloat = Field(
+        default=60, description="How long it may be silent: before an answer, and between two."
+    )
 
 
 class Source(Remote):
