@@ -117,6 +117,7 @@ class Node:
                 called_aets=settings.called_aets,
                 users=settings.dimse_users,
                 services=[commitments],
+                on_evidence=sweeper.wake,
             )
             listener.start()
             commitments.start()

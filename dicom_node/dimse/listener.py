@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Final, cast
 
 import structlog
@@ -14,6 +12,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.dimse import data_path
@@ -24,6 +23,7 @@ from dicom_node.dimse.tls import server_context
 from dicom_node.dimse.users import Users
 from dicom_node.intake.identity import RefusedError
 from dicom_node.intake.storage import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, Arrival, Receiving, Storage
+from dicom_node.intake.transfers import Transfer, Transfers
 from dicom_node.ledger import Ledger
 from dicom_node.settings import ListenerSettings
 from dicom_node.settings.listener import User
@@ -35,18 +35,8 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
-_PULSE_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Activity:
-    """What an association is sending: the study of its last image, and when bytes came last (monotonic)."""
-
-    study_instance_uid: str
-    heard: float
-    told: float
 
 
 class Listener:
@@ -63,6 +53,8 @@ class Listener:
         Who may ask for an association by user identity.
     services : collection of Service
         What it offers besides verification and storage.
+    on_evidence : callable, optional
+        Called after the end of an association that may have completed a study.
 
     Raises
     ------
@@ -79,23 +71,21 @@ class Listener:
         called_aets: Collection[str] = (),
         users: Collection[User] = (),
         services: Collection[Service] = (),
+        on_evidence: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._admission = Admission(
             settings, {settings.aet, *called_aets}, Users(users, required=settings.require_user)
         )
         self._storage = Storage(spool, ledger)
-        self._ledger = ledger
         self._services = services
         self._server: Server | None = None
-        self._activities: dict[Association, _Activity] = {}
-        self._activities_lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._transfers = Transfers(ledger, on_evidence)
+        self._sent_by: dict[Association, Transfer] = {}
         unfit = data_path.why_not()
         if settings.fast and unfit:
             log.warning("the fast receive path is not used", reason=unfit)
         self._fast = settings.fast and not unfit
-        self._pulse = threading.Thread(target=self._tell_activity, name="listener-pulse", daemon=True)
 
     def start(self) -> None:
         """Listen.
@@ -133,6 +123,7 @@ class Listener:
                     (evt.EVT_CONN_OPEN, self._opened),
                     (evt.EVT_CONN_CLOSE, self._closed),
                     (evt.EVT_REQUESTED, self._requested),
+                    (evt.EVT_RELEASED, self._ended),
                     (evt.EVT_ABORTED, self._aborted),
                     (evt.EVT_PDU_RECV, self._heard),
                     (evt.EVT_C_ECHO, lambda _event: SUCCESS),
@@ -148,7 +139,7 @@ class Listener:
                 advice="another program may listen there; set listener.port",
             ) from None
         server.start()
-        self._pulse.start()
+        self._transfers.start()
         log.info("listening", aet=settings.aet, host=settings.host, port=settings.port, tls=tls is not None)
 
     def stop(self, drain_seconds: float = 0) -> None:
@@ -158,17 +149,17 @@ class Listener:
             return
         self._server = None
         self._admission.stop()
-        self._stopping.set()
-        self._pulse.join()
         server.shutdown()  # nobody gets in any more; open associations go on
         end = time.monotonic() + drain_seconds
         while _established(server) and time.monotonic() < end:
             time.sleep(0.05)
         for association in _established(server):
             association.abort()
+        self._transfers.stop()
 
     def _opened(self, event: evt.Event) -> None:
         _acknowledge_at_once(event.assoc)
+        self._sent_by[event.assoc] = self._transfers.open()
         connection = _connection(event.assoc)
         if connection is not None:
             # A peer that stalls within a PDU is let go; between PDUs the library itself looks at the time.
@@ -182,10 +173,13 @@ class Listener:
             # those who do until the ACSE timeout.
             event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what the library takes for no answer
         self._admission.leave(event.assoc)
-        with self._activities_lock:
-            activity = self._activities.pop(event.assoc, None)
-        if activity is not None:
-            self._touch({activity.study_instance_uid})
+        self._ended(event)
+        self._sent_by.pop(event.assoc, None)
+
+    def _ended(self, event: evt.Event) -> None:
+        transfer = self._sent_by.get(event.assoc)
+        if transfer is not None:
+            transfer.end()
 
     def _requested(self, event: evt.Event) -> None:
         association = event.assoc
@@ -209,21 +203,8 @@ class Listener:
     def _heard(self, event: evt.Event) -> None:
         _acknowledge_at_once(event.assoc)
         self.heard(event.assoc)
-
-    def _tell_activity(self) -> None:
-        """Tell the ledger of studies whose next image is on its way, so that a slow one does not close the study."""
-        while not self._stopping.wait(_PULSE_SECONDS):
-            with self._activities_lock:
-                fresh = [activity for activity in self._activities.values() if activity.heard > activity.told]
-                for activity in fresh:
-                    activity.told = activity.heard
-            self._touch({activity.study_instance_uid for activity in fresh})
-
-    def _touch(self, study_instance_uids: set[str]) -> None:
-        try:
-            self._ledger.intake.touch(study_instance_uids)
-        except NodeError as error:
-            log.warning("quiet time not reset", reason=str(error))
+        if isinstance(event.pdu, A_RELEASE_RQ) and event.assoc in self._sent_by:
+            self._sent_by[event.assoc].released = True
 
     def _store(self, event: evt.Event) -> Dataset:
         """Keep an object; the answer's status is one of PS3.4 table B.2-1."""
@@ -261,9 +242,9 @@ class Listener:
         """Keep an object that has arrived whole."""
         kept = receiving.finish()
         if kept.stored is not None:
-            now = time.monotonic()
-            with self._activities_lock:
-                self._activities[association] = _Activity(kept.study_instance_uid, now, now)
+            transfer = self._sent_by.get(association)
+            if transfer is not None:  # it is None once the connection is closed
+                transfer.image(kept.study_instance_uid)
 
     def refuse(self, association: Association, error: NodeError) -> tuple[int, str]:
         """Status and comment for an object that is not taken."""
@@ -275,9 +256,9 @@ class Listener:
 
     def heard(self, association: Association) -> None:
         """Bytes came."""
-        activity = self._activities.get(association)
-        if activity is not None:
-            activity.heard = time.monotonic()
+        transfer = self._sent_by.get(association)
+        if transfer is not None:
+            transfer.heard()
 
 
 def _established(server: Server) -> list[Association]:

@@ -77,7 +77,7 @@ class Transfers:
         with self._lock:
             self._open.add(transfer)
 
-    def ended(self, transfer: Transfer, *, released: bool) -> None:
+    def ended(self, transfer: Transfer) -> None:
         """Tell the ledger at once how a transfer ended."""
         with self._lock:  # what `tell` is about to say must not come after this
             if transfer not in self._open:
@@ -85,12 +85,12 @@ class Transfers:
             self._open.discard(transfer)
             try:
                 expected = self._ledger.sendings.ended(
-                    self._owner, transfer.id, transfer.studies, transfer.study, released=released
+                    self._owner, transfer.id, transfer.studies, transfer.study, released=transfer.released
                 )
             except NodeError as error:
                 log.warning("end of a transfer not entered", reason=str(error))
                 return
-        if expected and released:
+        if expected and transfer.released:
             self._on_evidence()
 
     def _run(self) -> None:
@@ -110,6 +110,8 @@ class Transfer:
         Studies that it brought images of.
     heard_at, told_at : float
         When bytes came last, and when the ledger was told (monotonic).
+    released : bool
+        Whether its sender has said that it is done.
     """
 
     def __init__(self, transfers: Transfers) -> None:
@@ -118,6 +120,7 @@ class Transfer:
         self.studies: set[str] = set()
         self.heard_at = 0.0
         self.told_at = -1.0
+        self.released = False
         self._told: set[str] = set()
         self._transfers = transfers
 
@@ -135,9 +138,9 @@ class Transfer:
         """Bytes came; most probably of the next image of the same study."""
         self.heard_at = time.monotonic()
 
-    def end(self, *, released: bool) -> None:
-        """It is over; without effect the second time."""
-        self._transfers.ended(self, released=released)
+    def end(self) -> None:
+        """It is over, aborted unless `released` was set; without effect the second time."""
+        self._transfers.ended(self)
 
     def untold(self) -> set[str]:
         """Studies that the ledger does not know yet to be sent by this; it does once these were asked for."""
@@ -151,4 +154,5 @@ class Transfer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.end(released=kind is None)
+        self.released = kind is None
+        self.end()
