@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,13 +17,14 @@ from dicom_node.ledger.records import Claim, StoredInstance
 from dicom_node.process import new_owner
 from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.reading.home import Home
-from dicom_node.reading.results import output_profiles, store_results
+from dicom_node.reading.results import output_profiles, store_results, targets
 from dicom_node.reading.watch import StoppedError, Watch
+from dicom_node.routing.decision import Decision
 from dicom_node.settings import Settings
 from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
 from engine.findings import LANGUAGES, Language, NotRead, StudyReading
 from engine.gate import load_calibration
-from engine.plan import choose_plan, load_plans
+from engine.plan import Plan, choose_plan, load_plans
 from engine.reader import read_study
 from engine.refine import load_refiner
 from engine.runtime import Runtime, load_runtime
@@ -102,7 +103,7 @@ class Reader:
             study, left_aside = self._study(claim, files)
             reading = self._reading(claim, study, partial=bool(left_aside))
             renew()
-            results = store_results(self._home, claim, reading, study, self._settings.destinations)
+            results = store_results(self._home, claim, reading, study, targets(claim.decision, self._settings))
             self._ledger.runs.results_stored(claim, results)
         try:
             self._dispatcher.dispatch_deliveries()
@@ -156,17 +157,14 @@ class Reader:
                 refiner = load_refiner(self._settings.engine.refiner)
                 calibration = load_calibration(self._settings.engine.calibration)
             watch.token.check()
-            try:
-                plan = choose_plan(study, runtime.identity, plans.values())
-            except PlanError as error:
-                raise _IgnoredError(str(error), advice=error.advice) from None
+            plan = _choose(study, runtime, plans, claim.decision)
             begin = time.monotonic()
             try:
                 reading = read_study(
                     study,
                     plan,
                     runtime,
-                    languages=self._languages(),
+                    languages=self._languages(claim.decision),
                     cancel=watch.token,
                     progress=watch.progress,
                     refiner=refiner,
@@ -186,9 +184,9 @@ class Reader:
         )
         return reading
 
-    def _languages(self) -> tuple[Language, ...]:
+    def _languages(self, decision: Decision) -> tuple[Language, ...]:
         """Those that a destination wants; all where none is set."""
-        profiles = output_profiles(self._settings.destinations).values()
+        profiles = output_profiles(targets(decision, self._settings)).values()
         wanted = {language for profile in profiles for language in profile.languages}
         return tuple(language for language in LANGUAGES if language in wanted or not wanted)
 
@@ -225,3 +223,19 @@ class Reader:
             reason=reason,
             again=retry is None or (retry and claim.attempt < self._settings.reading.attempts),
         )
+
+
+def _choose(study: Study, runtime: Runtime, plans: Mapping[str, Plan], decision: Decision) -> Plan:
+    """The plan that the route names, if it fits; the best of those that fit where it names none."""
+    if decision.plan is None:
+        return _fitting(study, runtime, plans.values())
+    if decision.plan not in plans:
+        raise PlanError(f"route {decision.route} names the plan {decision.plan}, which this worker does not have")
+    return _fitting(study, runtime, [plans[decision.plan]])
+
+
+def _fitting(study: Study, runtime: Runtime, plans: Iterable[Plan]) -> Plan:
+    try:
+        return choose_plan(study, runtime.identity, plans)
+    except PlanError as error:
+        raise _IgnoredError(str(error), advice=error.advice) from None

@@ -10,7 +10,8 @@ import structlog
 from dicom_node.ledger.records import Claim, StoredResult
 from dicom_node.reading.home import Home
 from dicom_node.reading.picture import pictures_of
-from dicom_node.settings import Destination
+from dicom_node.routing.decision import Decision
+from dicom_node.settings import Destination, Settings
 from engine.errors import SettingsError, WriteError
 from engine.findings import LANGUAGES, StudyReading
 from engine.study import Study
@@ -44,6 +45,24 @@ def store_results(
         predecessors = _predecessors(claim, _variant(profile))
         made[profile] = _store(home, claim.run_id, profile, reading, study, predecessors)
     return {name: made[profile] for name, profile in wanted.items()}
+
+
+def targets(decision: Decision, settings: Settings) -> list[Destination]:
+    """The destinations of a decision, with what they get on its route.
+
+    Raises
+    ------
+    SettingsError
+        If the settings have one of them no more.
+    """
+    if decision.destinations is None:
+        return list(settings.destinations)
+    wanted = []
+    for target in decision.destinations:
+        changes = {"profile": target.profile, "languages": target.languages}
+        given = {key: value for key, value in changes.items() if value is not None}
+        wanted.append(settings.destination(target.name).model_copy(update=given))
+    return wanted
 
 
 def output_profiles(destinations: Sequence[Destination]) -> dict[str, OutputProfile]:
