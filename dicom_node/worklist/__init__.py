@@ -1,0 +1,1 @@
+"""Worklists: the node as pull performer of Unified Procedure Steps (PS3.4 CC, IHE AIW-I)."""
