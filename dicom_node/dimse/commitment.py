@@ -99,7 +99,7 @@ class Report:
         ------
         StatementError
         """
-        with _legible():
+        with legible():
             failed = information.get("FailedSOPSequence") or ()
             return cls(
                 _transaction(information),
@@ -130,7 +130,7 @@ class Request:
         ------
         StatementError
         """
-        with _legible():
+        with legible():
             references = dict.fromkeys(map(_reference, information.get("ReferencedSOPSequence") or ()))
             if not references:
                 raise StatementError("no object is named", _INVALID_ARGUMENT)
@@ -148,7 +148,8 @@ def reason_in_words(reason: int) -> str:
 
 
 @contextmanager
-def _legible() -> Iterator[None]:
+def legible() -> Iterator[None]:
+    """Turn what a library raises over a peer's words into a `StatementError`."""
     try:
         yield
     except READ_ERRORS as error:

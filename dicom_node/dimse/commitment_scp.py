@@ -37,6 +37,7 @@ from dicom_node.dimse.commitment import (
     Request,
     StatementError,
     context,
+    legible,
 )
 from dicom_node.dimse.scu import SUCCESS, Peer, PeerError, Timeouts, associate
 from dicom_node.dimse.tls import client_context
@@ -128,7 +129,8 @@ class CommitmentScp:
             raise StatementError("not the instance of the Push Model", NO_SUCH_INSTANCE)
         if asked.ActionTypeID != REQUEST:
             raise StatementError("no such action", _NO_SUCH_ACTION)
-        return Request.from_dataset(event.action_information)
+        with legible():
+            return Request.from_dataset(event.action_information)
 
     def _heard(self, event: evt.Event) -> None:
         if not isinstance(event.message, N_EVENT_REPORT_RSP):

@@ -27,6 +27,7 @@ from dicom_node.dimse.commitment import (
     Request,
     StatementError,
     context,
+    legible,
     reason_in_words,
 )
 from dicom_node.dimse.scu import SUCCESS, Peer, PeerError, Timeouts, associate
@@ -125,7 +126,8 @@ class CommitmentScu:
         try:
             if event.event_type not in (ALL_KEPT, SOME_NOT_KEPT):
                 raise StatementError("no such event", _NO_SUCH_EVENT)
-            report = Report.from_dataset(event.event_information)
+            with legible():
+                report = Report.from_dataset(event.event_information)
             state = self._ledger.commitments.report(
                 report.transaction_uid,
                 {uid for _, uid in report.kept},

@@ -328,21 +328,20 @@ class Commitments(Part):
             delivery.state = DeliveryState.FAILED if given_up else DeliveryState.PENDING
             delivery.attempts, delivery.created_at = 0, now
             delivery.next_attempt_at, delivery.dispatched_at = now, None
+        # Asked again as soon as they have arrived once more.
+        session.execute(
+            update(Commitment)
+            .where(Commitment.run_id == run.id, Commitment.destination == commitment.destination)
+            .values(next_attempt_at=now)
+        )
         if given_up:
             commitment.state = CommitmentState.FAILED
             if run.state is State.DELIVERED:
                 self._move(session, run, State.FAILED, why, "commitment")
             else:
                 self._note(session, run.study_instance_uid, "commitment", why, run.id)
-        else:
-            # Asked again as soon as they have arrived once more.
-            session.execute(
-                update(Commitment)
-                .where(Commitment.run_id == run.id, Commitment.destination == commitment.destination)
-                .values(next_attempt_at=now)
-            )
-            if run.state in (State.DELIVERED, State.FAILED):
-                self._move(session, run, State.DELIVERING, f"{why}; sent again", "commitment")
+        elif run.state in (State.DELIVERED, State.FAILED):
+            self._move(session, run, State.DELIVERING, f"{why}; sent again", "commitment")
 
     def _settle(self, session: Session, run: Run, destinations: Collection[str]) -> None:
         if run.state is not State.DELIVERED:

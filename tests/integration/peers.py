@@ -124,6 +124,10 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             return json.loads(answer.read())
 
+    def delete(self, path: str) -> None:
+        request = urllib.request.Request(f"{self.url}{path}", method="DELETE")  # noqa: S310
+        urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
+
 
 @contextmanager
 def running_orthanc(folder: Path, **settings: Any) -> Iterator[Orthanc]:
