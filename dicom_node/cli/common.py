@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import MedregaError, SettingsError
+from engine.errors import MedregaError, NodeError, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
     from dicom_node.dimse.scu import Peer
+    from dicom_node.ledger import Ledger
     from dicom_node.settings import Settings
 
 ConfigOption = Annotated[
@@ -74,6 +76,24 @@ def load_settings(config: Path | None) -> Settings:
     from dicom_node.settings import Settings
 
     return Settings.load(config)
+
+
+@contextmanager
+def open_ledger(config: Path | None) -> Iterator[Ledger]:
+    """The ledger of a node that runs, or has run, with these settings."""
+    from dicom_node.ledger import Ledger
+
+    settings = load_settings(config)
+    if settings.ledger.url is None and not settings.data.path.is_dir():
+        raise NodeError(
+            f"no node has run here: there is no folder {settings.data.path}",
+            advice="go to the node's folder, or name its settings file by --config",
+        )
+    ledger = Ledger.open(settings)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
 
 
 def find_peer(text: str, settings: Settings) -> Peer:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
@@ -13,13 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, load_settings
-from engine.errors import NodeError
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings, open_ledger
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dicom_node.ledger import Ledger
     from dicom_node.ledger.records import StudyRecord
 
 
@@ -56,7 +50,7 @@ def studies(
     known = [item.value for item in State]
     if state is not None and state.upper() not in known:
         raise typer.BadParameter(f"{state!r} is no state; known: {', '.join(known)}", param_hint="--state")
-    with _ledger(config) as ledger:
+    with open_ledger(config) as ledger:
         found = ledger.studies(State(state.upper()) if state else None)
     if as_json:
         _print_json([asdict(item) for item in found])
@@ -78,7 +72,7 @@ def studies(
 
 def study(uid: UidArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Show one study: its runs, results, deliveries, and everything that happened to it."""
-    with _ledger(config) as ledger:
+    with open_ledger(config) as ledger:
         record = ledger.study(uid)
     if as_json:
         _print_json(asdict(record))
@@ -88,14 +82,14 @@ def study(uid: UidArgument, as_json: JsonOption = False, config: ConfigOption = 
 
 def retry(uid: UidArgument, config: ConfigOption = None) -> None:
     """Put a FAILED, IGNORED or CANCELLED study back in."""
-    with _ledger(config) as ledger:
+    with open_ledger(config) as ledger:
         state = ledger.retry(uid)
     console().print(f"the study is {state}")
 
 
 def cancel(uid: UidArgument, config: ConfigOption = None) -> None:
     """Stop a study wherever it is; what was delivered stays delivered, and a later image opens it anew."""
-    with _ledger(config) as ledger:
+    with open_ledger(config) as ledger:
         ledger.cancel(uid)
     console().print("the study is CANCELLED")
 
@@ -117,28 +111,11 @@ def retract(
     from dicom_node.spool import Spool
     from sr_writer import RejectionReason
 
-    with _ledger(config) as ledger:
+    with open_ledger(config) as ledger:
         spool = Spool(load_settings(config).data.path)
         withdrawn = withdraw(ledger, spool, uid, RejectionReason(reason), datetime.now(UTC))
     for destination, count in withdrawn.items():
         console().print(f"{destination}: {count} result{'s' * (count != 1)} withdrawn; the running node sends the note")
-
-
-@contextmanager
-def _ledger(config: Path | None) -> Iterator[Ledger]:
-    from dicom_node.ledger import Ledger
-
-    settings = load_settings(config)
-    if settings.ledger.url is None and not settings.data.path.is_dir():
-        raise NodeError(
-            f"no node has run here: there is no folder {settings.data.path}",
-            advice="go to the node's folder, or name its settings file by --config",
-        )
-    ledger = Ledger.open(settings)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 def _print_record(record: StudyRecord) -> None:
@@ -148,10 +125,25 @@ def _print_record(record: StudyRecord) -> None:
     out.print(f"[bold]{record.study_instance_uid}[/bold], first image {_time(record.created_at)}")
     if record.conflicts:
         out.print(f"{record.conflicts} objects came with the UID of another one and other content; they are not read")
-    runs = Table("run", "state", "since", "images", "attempts", "why", title="Runs", title_justify="left", box=None)
+    runs = Table(
+        "run",
+        "state",
+        "since",
+        "images",
+        "route",
+        "plan",
+        "findings",
+        "attempts",
+        "why",
+        title="Runs",
+        title_justify="left",
+        box=None,
+    )
     for run in record.runs:
-        row = (run.number, run.state, _time(run.changed_at), run.instances, run.attempts, run.reason)
-        runs.add_row(*map(str, row))
+        route = f"{run.route} ({run.priority})" if run.route else ""
+        found = "" if run.findings is None else run.findings
+        counts = (run.instances, route, run.plan or "", found, run.attempts, run.reason)
+        runs.add_row(*map(str, (run.number, run.state, _time(run.changed_at), *counts)))
     out.print(runs)
     if record.deliveries:
         sent = Table(
