@@ -37,6 +37,8 @@ class Child:
         This process's own without it.
     ends_last : bool
         Whether the others need it until they have ended.
+    inherits : sequence of int
+        Open file descriptors that it gets, a listening socket for example.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class Child:
         environment: Mapping[str, str] | None = None,
         *,
         ends_last: bool = False,
+        inherits: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.ends_last = ends_last
+        self._inherits = tuple(inherits)
         self._command = [word.replace("{parent}", str(os.getpid())) for word in command]
         self._environment = dict(environment) if environment is not None else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,7 +82,11 @@ class Child:
         if now >= self._next_start:
             # A session of its own: Ctrl-C at a terminal reaches the parent alone, which ends its children in order.
             self._process = subprocess.Popen(  # noqa: S603 - our own command line, no shell
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=self._inherits,
             )
             self._started = now
 

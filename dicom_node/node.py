@@ -74,7 +74,7 @@ class Node:
         return self._stopped.wait(seconds)
 
     def child_pid(self, name: str) -> int | None:
-        """Process id of a running child: ``broker``, ``reading`` or ``delivery``."""
+        """Process id of a running child: ``broker``, ``dicomweb``, ``reading`` or ``delivery``."""
         return self._children.pid(name)
 
     def _start(self, stack: ExitStack) -> None:
@@ -92,6 +92,12 @@ class Node:
         if self._front:
             spool.clean()
             adopt(spool, ledger)
+        server = None
+        if self._front and settings.dicomweb.enabled:
+            from dicom_node.dicomweb.child import server_child  # TLS, and what else a node without it does not need
+
+            server, port = server_child(settings, _environment(settings))
+            stack.callback(port.close)
         stack.callback(self._children.stop, DRAIN_SECONDS + 5)
         if self._front and is_embedded(settings):
             self._children.add(Child("broker", tethered(server_command(settings)), ends_last=True))
@@ -101,7 +107,8 @@ class Node:
             if not model_path(settings.engine.model).exists():
                 log.error("there is no such model; studies fail until there is one", model=settings.engine.model)
             environment = _environment(settings)
-            for role in ("reading", "delivery"):
+            # What a worker without the spool reads goes home over the network; delivery runs where the spool is.
+            for role in ("reading", "delivery") if settings.reading.pixels == "folder" else ("reading",):
                 command = [sys.executable, "-m", "dicom_node.queue.tasks", role]
                 self._children.add(Child(role, tethered(command), environment))
         if self._front:
@@ -109,6 +116,8 @@ class Node:
             sweeper = Sweeper(settings, ledger, dispatcher)
             sweeper.start()
             stack.callback(sweeper.stop)
+            if server is not None:
+                self._children.add(server)
             commitments = Commitments(settings, spool, ledger)
             listener = Listener(
                 settings.listener,

@@ -10,6 +10,7 @@ from typing import Final
 
 from pydicom.filereader import read_dataset
 
+from dicom_node.intake.identity import is_uid
 from dicom_node.intake.storage import Arrival, Kept, Storage
 from engine.errors import NotDicomError
 from engine.study import READ_ERRORS
@@ -60,7 +61,7 @@ class ArrivingFile:
             sop_class, sop_instance, transfer_syntax = (str(meta.get(keyword) or "") for keyword in keywords)
         except READ_ERRORS as error:
             raise NotDicomError(f"the file meta information cannot be read ({type(error).__name__})") from None
-        if not (sop_class and sop_instance and transfer_syntax):
+        if not all(map(is_uid, (sop_class, sop_instance, transfer_syntax))):
             raise NotDicomError("the file meta information lacks a UID")
         rest = [bytes(head[end:])] if len(head) > end else []
         return cls(sop_class, sop_instance, transfer_syntax, chain(rest, chunks))
