@@ -1,4 +1,6 @@
-"""The spool: what is on disk, synced and moved into place before anyone hears of it.
+"""The spool: what is on disk, synced and in place before anyone hears of it.
+
+Several processes may receive into it: a file gets its place by a hard link, which only one of them can make.
 
 Under the data folder::
 
@@ -11,24 +13,25 @@ Under the data folder::
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import mmap
 import os
 import re
 import secrets
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
-from pydicom.filewriter import write_file_meta_info
 
+from dicom_node.intake.file_meta import PREAMBLE
 from engine.errors import NodeError
 from engine.study import READ_ERRORS
 
@@ -38,9 +41,10 @@ if TYPE_CHECKING:
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _RUN: Final = re.compile(r"[0-9a-f]{32}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_PREAMBLE: Final = b"\0" * 128 + b"DICM"
 _CHUNK: Final = 1 << 20
-_LOCKS: Final = 64
+_WRITE_BACK: Final = 1 << 18
+"""Bytes after which the disk begins to write what came, while the rest still arrives."""
+_KNOWN_FOLDERS: Final = 10_000
 
 
 class SpoolError(NodeError):
@@ -72,15 +76,19 @@ class Spool:
         The data folder.
     minimum_free : int
         Free space in bytes below which nothing more is received.
+    sync_each : bool
+        Sync each object before it is in place. Else its bytes are on their way to the disk and `Spool.sync` waits for
+        them; a crash of this program loses none of them, a power cut may.
     """
 
-    def __init__(self, root: Path, minimum_free: int = 0) -> None:
+    def __init__(self, root: Path, minimum_free: int = 0, *, sync_each: bool = True) -> None:
         self.root = root.resolve()
         self._minimum_free = minimum_free
         self._incoming = self.root / "incoming"
         self._studies = self.root / "studies"
-        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self.sync_each = sync_each
         self._folders = threading.Lock()
+        self._known_folders: set[Path] = set()
         with _full_disk_told():
             for folder in (self.root, self._incoming, self._studies, self.root / "readings", self.root / "results"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,8 +109,8 @@ class Spool:
         """The images of a run that is read, and what the ledger says of each; nothing is waited for."""
         yield {self.path(instance.path): instance for instance in claim.instances}
 
-    def incoming(self, meta: FileMetaDataset) -> IncomingFile:
-        """A file for an object that begins to arrive, its file meta information written.
+    def incoming(self, head: bytes) -> IncomingFile:
+        """A file for an object that begins to arrive, with preamble and file meta information at its beginning.
 
         Raises
         ------
@@ -113,26 +121,52 @@ class Spool:
         """
         with _full_disk_told():
             self._check_free()
-            return IncomingFile(self, self._incoming / f"{secrets.token_hex(16)}.part", meta)
+            return IncomingFile(self, self._incoming / f"{secrets.token_hex(16)}.part", head)
 
     def place(self, temporary: Path, offset: int, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
-        """Move a synced file to where it belongs, and sync the folder; see `IncomingFile.place`."""
+        """Give a file its place, and sync the folder; see `IncomingFile.place`."""
         for uid in (study_instance_uid, sop_instance_uid):
             # "..", the one name of dots that means something else to a file system, is no UID either.
             if not _UID.fullmatch(uid) or not uid.strip("."):
                 raise SpoolError("a UID is not made of digits and dots, at most 64")
         folder = self._studies / study_instance_uid
         with _full_disk_told():
-            with self._folders:  # nobody may count on a folder before its maker has synced it
-                if not folder.is_dir():
-                    folder.mkdir(mode=0o700, exist_ok=True)
-                    _sync_folder(self._studies)
-            with self._locks[hash((study_instance_uid, sop_instance_uid)) % _LOCKS]:
-                stored, target = _target(folder, sop_instance_uid, temporary, offset)
-                if stored is not Stored.SAME:
-                    temporary.rename(target)
-                    _sync_folder(folder)
-        return stored, str(target.relative_to(self.root))
+            for _attempt in range(3):
+                self._have_folder(folder)
+                try:
+                    stored, target = _link(folder, sop_instance_uid, temporary, offset)
+                    break
+                except FileNotFoundError:  # the study was purged just now
+                    self._known_folders.discard(folder)
+            else:
+                raise SpoolError("the study's folder vanishes")
+            if self.sync_each:
+                _sync(folder)
+        return stored, f"studies/{study_instance_uid}/{target.name}"
+
+    def sync(self, paths: Iterable[str]) -> None:
+        """Sync objects that are in place, and their folders.
+
+        Raises
+        ------
+        SpoolError
+            If the disk fails.
+        """
+        files = [self.path(path) for path in paths]
+        with _full_disk_told():
+            for file in (*files, *{file.parent for file in files}):
+                with suppress(FileNotFoundError):  # delivered and purged meanwhile
+                    _sync(file)
+
+    def _have_folder(self, folder: Path) -> None:
+        if folder in self._known_folders:
+            return
+        with self._folders:  # nobody may count on a folder that is not synced, whichever process made it
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _sync(self._studies)
+            if len(self._known_folders) >= _KNOWN_FOLDERS:
+                self._known_folders.clear()
+            self._known_folders.add(folder)
 
     def instances(self) -> Iterator[str]:
         """Every object in place, relative to the data folder."""
@@ -197,12 +231,12 @@ class Spool:
             missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.is_dir()]
             for folder in reversed(missing):
                 folder.mkdir(mode=0o700, exist_ok=True)
-                _sync_folder(folder.parent)
+                _sync(folder.parent)
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
             try:
                 _write(temporary, content)
                 temporary.rename(path)
-                _sync_folder(path.parent)
+                _sync(path.parent)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -222,14 +256,13 @@ class IncomingFile:
         Bytes of its data set so far.
     """
 
-    def __init__(self, spool: Spool, path: Path, meta: FileMetaDataset) -> None:
+    def __init__(self, spool: Spool, path: Path, head: bytes) -> None:
         self._spool = spool
         self._path = path
         self.size = 0
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            head = _PREAMBLE + _encoded(meta)
-            self._offset = len(head)
+            self._offset = self._written_back = len(head)
             _write_all(self._descriptor, head)
         except BaseException:
             self.discard()
@@ -244,8 +277,13 @@ class IncomingFile:
             If the disk fails; `SpoolFullError` where there is no space.
         """
         with _full_disk_told():
-            _write_all(self._open(), part)
-        self.size += len(part)
+            descriptor = self._open()
+            _write_all(descriptor, part)
+            self.size += len(part)
+            end = self._offset + self.size
+            if end - self._written_back >= _WRITE_BACK:
+                _write_back(descriptor, self._written_back, end - self._written_back)
+                self._written_back = end
 
     @contextmanager
     def content(self) -> Iterator[memoryview]:
@@ -254,7 +292,7 @@ class IncomingFile:
             yield view
 
     def place(self, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
-        """Sync the file and move it into place among those of its study.
+        """Sync the file and give it its place among those of its study.
 
         Returns
         -------
@@ -271,7 +309,9 @@ class IncomingFile:
         """
         try:
             with _full_disk_told():
-                os.fsync(self._open())
+                descriptor = self._open()
+                if self._spool.sync_each:
+                    os.fsync(descriptor)
             return self._spool.place(self._path, self._offset, study_instance_uid, sop_instance_uid)
         finally:
             self.discard()
@@ -330,23 +370,26 @@ def data_set_offset(path: Path) -> int:
         If the file does not begin as the spool writes files.
     """
     with path.open("rb") as file:
-        head = file.read(len(_PREAMBLE) + 12)
+        head = file.read(len(PREAMBLE) + 12)
     # (0002,0000) UL 4: the length of what follows in the group (PS3.10 table 7.1-1)
-    if len(head) < len(_PREAMBLE) + 12 or head[132:140] != b"\x02\0\0\0UL\x04\0":
+    if len(head) < len(PREAMBLE) + 12 or head[132:140] != b"\x02\0\0\0UL\x04\0":
         raise SpoolError("a file in the spool has no file meta information")
     return len(head) + int.from_bytes(head[140:144], "little")
 
 
-def _target(folder: Path, sop_instance_uid: str, file: Path, offset: int) -> tuple[Stored, Path]:
-    """Where an object goes among those with its UID."""
-    target = folder / f"{sop_instance_uid}.dcm"
+def _link(folder: Path, sop_instance_uid: str, file: Path, offset: int) -> tuple[Stored, Path]:
+    """Put a file among those with its UID, unless one of them is the same."""
     number = 1
-    while target.exists():
-        if _same_data_set(target, file, offset):
-            return Stored.SAME, target
-        number += 1
-        target = folder / f"{sop_instance_uid}_{number}.dcm"
-    return (Stored.NEW if number == 1 else Stored.CONFLICT), target
+    while True:
+        target = folder / (f"{sop_instance_uid}.dcm" if number == 1 else f"{sop_instance_uid}_{number}.dcm")
+        try:
+            os.link(file, target)
+        except FileExistsError:
+            if _same_data_set(target, file, offset):
+                return Stored.SAME, target
+            number += 1
+        else:
+            return (Stored.NEW if number == 1 else Stored.CONFLICT), target
 
 
 def _same_data_set(path: Path, other: Path, other_offset: int) -> bool:
@@ -366,12 +409,6 @@ def _same_data_set(path: Path, other: Path, other_offset: int) -> bool:
     return True
 
 
-def _encoded(meta: FileMetaDataset) -> bytes:
-    buffer = DicomBytesIO()
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    return buffer.getvalue()
-
-
 def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -387,8 +424,20 @@ def _write_all(descriptor: int, content: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _system_write_back() -> Callable[[int, int, int], object]:
+    """Linux's sync_file_range, which begins to write and waits for nothing; elsewhere nothing."""
+    if sys.platform == "linux":
+        call = ctypes.CDLL(None).sync_file_range
+        call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+        return lambda descriptor, begin, length: call(descriptor, begin, length, 2)  # SYNC_FILE_RANGE_WRITE
+    return lambda _descriptor, _begin, _length: None
+
+
+_write_back: Final = _system_write_back()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -16,16 +16,20 @@ from types import TracebackType
 from typing import Final, Self
 
 import structlog
-from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 
-from dicom_node.intake.identity import DOES_NOT_MATCH, RefusedError, identify, is_uid
+from dicom_node.intake import file_meta
+from dicom_node.intake.elements import leading_uids
+from dicom_node.intake.gathered import Gathered
+from dicom_node.intake.identity import DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
 from dicom_node.spool import IncomingFile, Spool, Stored
 
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.118463921704826543311946770258103317129")
 IMPLEMENTATION_VERSION: Final = "MEDREGA_PACS"
+_HEAD: Final = 1 << 14
+"""Bytes of a data set that are kept at hand for its UIDs."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +85,7 @@ class Storage:
     def __init__(self, spool: Spool, ledger: Ledger) -> None:
         self.spool = spool
         self.ledger = ledger
+        self._arrivals = Gathered(ledger)
 
     def begin(self, arrival: Arrival) -> Receiving:
         """Make ready for an object's data set.
@@ -94,11 +99,20 @@ class Storage:
         """
         if not is_uid(arrival.sop_instance_uid):
             raise RefusedError("the request's SOP Instance UID is no UID", DOES_NOT_MATCH)
-        return Receiving(self, arrival, self.spool.incoming(_file_meta(arrival)))
+        head = file_meta.encode(
+            sop_class_uid=arrival.sop_class_uid,
+            sop_instance_uid=arrival.sop_instance_uid,
+            transfer_syntax_uid=arrival.transfer_syntax_uid,
+            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version=IMPLEMENTATION_VERSION,
+            sending_aet=arrival.calling_aet,
+            receiving_aet=arrival.called_aet,
+        )
+        return Receiving(self, arrival, self.spool.incoming(head))
 
     def is_own(self, sop_instance_uid: str) -> bool:
         """Whether this node made the object."""
-        return self.ledger.intake.is_own_result(sop_instance_uid)
+        return _may_be_own(sop_instance_uid) and self.ledger.intake.is_own_result(sop_instance_uid)
 
     def enter(self, stored: Stored, received: ReceivedInstance) -> None:
         """Enter a stored object in the ledger."""
@@ -112,8 +126,8 @@ class Storage:
                 calling_aet=received.calling_aet,
             )
         elif stored is Stored.NEW:
-            run_id = intake.record(received)
-            log.debug("image stored", run=run_id, sop_instance_uid=received.sop_instance_uid)
+            self._arrivals.enter(received)
+            log.debug("image stored", study=received.study_instance_uid, sop_instance_uid=received.sop_instance_uid)
         elif intake.known_paths([received.path]):
             intake.touch([received.study_instance_uid])
         else:
@@ -128,6 +142,7 @@ class Receiving:
         self._storage = storage
         self._arrival = arrival
         self._file = file
+        self._head = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -145,6 +160,8 @@ class Receiving:
         SpoolError
             If the disk fails; `SpoolFullError` where there is no space.
         """
+        if len(self._head) < _HEAD:
+            self._head += part[: _HEAD - len(self._head)]
         self._file.write(part)
 
     @property
@@ -167,8 +184,7 @@ class Receiving:
             If the disk or the ledger fails: the sender should keep it and send it again.
         """
         arrival = self._arrival
-        with self._file.content() as content:
-            identity = identify(content, arrival.transfer_syntax_uid)
+        identity = self._identity()
         if identity.sop_class_uid not in ("", arrival.sop_class_uid) or identity.sop_instance_uid not in (
             "",
             arrival.sop_instance_uid,
@@ -198,19 +214,20 @@ class Receiving:
         )
         return Kept(study, identity.series_instance_uid, stored)
 
+    def _identity(self) -> Identity:
+        uids = leading_uids(self._head, self._arrival.transfer_syntax_uid)
+        if uids is not None and all(map(is_uid, uids)):
+            sop_class, sop_instance, study, series = uids
+            return Identity(study, series, sop_instance, sop_class, own=False)
+        with self._file.content() as content:
+            return identify(content, self._arrival.transfer_syntax_uid)
+
     def abandon(self) -> None:
         """Leave nothing of it; without effect once it is in place."""
         self._file.discard()
 
 
-def _file_meta(arrival: Arrival) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(arrival.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(arrival.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(arrival.transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-    # (0002,0017) and (0002,0018): who sent it and to whom, for an entry that must be made anew from the file.
-    meta.SendingApplicationEntityTitle = arrival.calling_aet
-    meta.ReceivingApplicationEntityTitle = arrival.called_aet
-    return meta
+def _may_be_own(sop_instance_uid: str) -> bool:
+    """Whether a UID is of the shape that results have (a UUID of version 8 under 2.25), so that it is worth a query."""
+    root, _, number = sop_instance_uid.rpartition(".")
+    return root == "2.25" and number.isdigit() and int(number) >> 128 == 0 and (int(number) >> 76) & 0xF == 8

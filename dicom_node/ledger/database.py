@@ -99,6 +99,7 @@ class Database:
             self._file = Path(parsed.database)
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        self._unsynced = self.engine.execution_options(unsynced=True)
         self._looked = 0.0
         self._ahead: timedelta | None = None
         self._clock_lock = threading.Lock()
@@ -145,6 +146,20 @@ class Database:
         """
         with self._translated(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def write_unsynced(self) -> Iterator[Connection]:
+        """A connection in one transaction that, in SQLite, a power cut may take until the next one of `write` is made.
+
+        A server syncs each: its power is not this machine's.
+
+        Raises
+        ------
+        NodeError
+            If the database fails.
+        """
+        with self._translated(), self._unsynced.begin() as connection:
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -208,10 +223,12 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not by the driver's guess
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")  # a transition that was told to someone survives a power cut
 
 
 def _begin_sqlite(connection: Connection) -> None:
     # A writer takes its lock at once: one that reads first and upgrades later can be refused without waiting.
-    reads = connection.get_execution_options().get("read_only")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("read_only"):
+        # FULL: a transition that was told to someone survives a power cut.
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if options.get('unsynced') else 'FULL'}")
+    connection.exec_driver_sql("BEGIN" if options.get("read_only") else "BEGIN IMMEDIATE")

@@ -10,23 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from node_bench import image
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
+from dicom_node.intake import file_meta
 from dicom_node.spool import Spool, SpoolError, SpoolFullError, Stored, split
 
 
-def meta(sop: str = "1.2.3.4") -> FileMetaDataset:
-    header = image().file_meta
-    header.MediaStorageSOPInstanceUID = sop
-    header.ImplementationClassUID = "2.25.1"
-    return header
+def meta(sop: str = "1.2.3.4") -> bytes:
+    return file_meta.encode(
+        sop_class_uid=ComputedRadiographyImageStorage,
+        sop_instance_uid=sop,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        implementation_class_uid="2.25.1",
+        implementation_version="TEST",
+        sending_aet="CT1",
+        receiving_aet="MEDREGA",
+    )
 
 
 def keep(
-    spool: Spool, study_instance_uid: str, sop_instance_uid: str, header: FileMetaDataset, content: bytes
+    spool: Spool, study_instance_uid: str, sop_instance_uid: str, header: bytes, content: bytes
 ) -> tuple[Stored, str]:
     file = spool.incoming(header)
     try:
@@ -75,8 +81,7 @@ def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
 def test_the_same_object_again_changes_nothing_and_another_one_is_kept_beside_it(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     first = keep(spool, "1.2.3", "1.2.3.4", meta(), b"one")
-    again = meta()
-    again.SendingApplicationEntityTitle = "ANOTHER"
+    again = meta().replace(b"CT1 ", b"CT2 ")
     assert keep(spool, "1.2.3", "1.2.3.4", again, b"one") == (Stored.SAME, first[1])
     assert keep(spool, "1.2.3", "1.2.3.4", meta(), b"two") == (Stored.CONFLICT, "studies/1.2.3/1.2.3.4_2.dcm")
     assert keep(spool, "1.2.3", "1.2.3.4", meta(), b"two")[0] is Stored.SAME
@@ -140,20 +145,38 @@ def test_the_file_is_synced_before_it_is_moved_and_its_folder_after(
 ) -> None:
     spool = Spool(tmp_path)
     steps: list[str] = []
-    sync, rename = os.fsync, Path.rename
+    sync, link = os.fsync, os.link
 
     def synced(descriptor: int) -> None:
         steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         sync(descriptor)
 
-    def renamed(path: Path, target: Path) -> Path:
-        steps.append("rename")
-        return rename(path, target)
+    def linked(path: Path, target: Path) -> None:
+        steps.append("place")
+        link(path, target)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(os, "link", linked)
     keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
-    assert steps == ["file", "folder", "rename", "folder"]
+    assert steps == ["file", "folder", "place", "folder"]
+    keep(spool, "1.2.3", "1.2.3.5", meta(), b"content")
+    assert steps[4:] == ["file", "place", "folder"]
+
+
+def test_two_processes_give_a_uid_s_first_place_once(tmp_path: Path) -> None:
+    spools = Spool(tmp_path), Spool(tmp_path)
+    files = [spool.incoming(meta()) for spool in spools]
+    for file, content in zip(files, (b"one", b"two"), strict=True):
+        file.write(content)
+    assert [file.place("1.2.3", "1.2.3.4")[0] for file in files] == [Stored.NEW, Stored.CONFLICT]
+
+
+def test_a_study_that_is_purged_meanwhile_gets_its_folder_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    _, path = keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
+    spool.path(path).unlink()
+    spool.path(path).parent.rmdir()
+    assert keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")[0] is Stored.NEW
 
 
 def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
