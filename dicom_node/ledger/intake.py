@@ -103,6 +103,11 @@ class Intake(Part):
         with self._database.read() as session:
             return [OpenRun(*row) for row in session.execute(query).all()]
 
+    def gathering(self, run_id: str) -> str | None:
+        """The study of a run that images still join; None if they do not."""
+        with self._database.read() as session:
+            return session.scalar(select(Run.study_instance_uid).where(Run.id == run_id, Run.gathers))
+
     def senders(self, run_id: str) -> list[tuple[str, str]]:
         """Calling and called AE titles that a run's images came by."""
         with self._database.read() as session:

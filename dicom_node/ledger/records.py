@@ -54,6 +54,15 @@ class CompleteRun:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedRun:
+    """A run that waits for a worker; `queue` names the engine, empty for any, and priority 0 is the most urgent."""
+
+    id: str
+    queue: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredInstance:
     """A file of a study, for a reader; `path` is relative to the data folder."""
 

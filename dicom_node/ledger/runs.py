@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Select, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.orm import Session, aliased
 
-from dicom_node.ledger.models import Delivery, DeliveryState, Instance, Lease, Result, Run
+from dicom_node.ledger.models import Delivery, DeliveryState, Instance, Lease, Result, Run, Study
 from dicom_node.ledger.part import LeaseLostError, Part, run_key, stored_result
-from dicom_node.ledger.records import Claim, CompleteRun, StoredInstance, StoredResult
+from dicom_node.ledger.records import Claim, CompleteRun, QueuedRun, StoredInstance, StoredResult
 from dicom_node.ledger.states import ACTIVE, LEASED, State
-from dicom_node.ledger.switches import switched
+from dicom_node.ledger.switches import Work, is_paused, switched
 from dicom_node.ledger.workitems import asked_for
 from dicom_node.routing.decision import Action, Decision
 
@@ -52,26 +52,52 @@ class Runs(Part):
         waiting = [run.id for run in self.to_route()]
         return [run_id for run_id in waiting if self.route(run_id, Decision()) is State.QUEUED]
 
-    def to_dispatch(self, sent_before: datetime) -> tuple[list[str], list[str]]:
+    def to_dispatch(self, sent_before: datetime, window: int = 1000) -> tuple[list[QueuedRun], list[QueuedRun]]:
         """Queued runs that are due and that no message was sent for yet, and those whose message is older than a time.
 
-        A run waits until the one that it supersedes has its results, since it must name them.
+        The most urgent first, and the oldest of these. A run waits until the one that it supersedes has its results,
+        since it must name them. Nothing of a study that is held is due, and nothing at all while reading is paused.
+
+        Parameters
+        ----------
+        sent_before : datetime
+        window : int
+            Messages that may be on their way at the same time, of each queue and priority: what waits in the ledger
+            can be overtaken, what the broker has can not.
         """
+        now = self._clock()
+        earlier = aliased(Run)
+        unread = (
+            select(earlier.id).where(earlier.id == Run.supersedes, earlier.state.in_(ACTIVE - {State.DELIVERING}))
+        ).exists()
+        due = (
+            select(Run.id, Run.queue, Run.priority)
+            .join(Study, Study.study_instance_uid == Run.study_instance_uid)
+            .where(
+                Run.state == State.QUEUED,
+                Study.held_at.is_(None),
+                (Run.next_attempt_at.is_(None)) | (Run.next_attempt_at <= now),
+                ~unread,
+            )
+            .order_by(Run.priority, Run.created_at, Run.number)
+        )
         with self._database.read() as session:
-            now = self._clock()
-            waiting = select(Run.id).where(Run.state.in_(ACTIVE - {State.DELIVERING}))
-            due = session.execute(
-                select(Run.id, Run.dispatched_at)
-                .where(
-                    Run.state == State.QUEUED,
-                    (Run.next_attempt_at.is_(None)) | (Run.next_attempt_at <= now),
-                    (Run.supersedes.is_(None)) | (Run.supersedes.not_in(waiting)),
-                )
-                .order_by(Run.created_at, Run.number)
+            if is_paused(session, Work.READING):
+                return [], []
+            on_their_way = session.execute(
+                select(Run.queue, Run.priority, func.count(Run.dispatched_at))
+                .where(Run.state == State.QUEUED)
+                .group_by(Run.queue, Run.priority)
+                .order_by(Run.priority)
             ).all()
-            new = [run_id for run_id, sent in due if sent is None]
-            old = [run_id for run_id, sent in due if sent is not None and sent <= sent_before]
-            return new, old
+            new: list[QueuedRun] = []
+            for queue, priority, sent in on_their_way:
+                if sent < window:
+                    of_these = (Run.queue == queue, Run.priority == priority, Run.dispatched_at.is_(None))
+                    rows = session.execute(due.where(*of_these).limit(window - sent)).all()
+                    new += [QueuedRun(*row) for row in rows]
+            old = session.execute(due.where(Run.dispatched_at <= sent_before)).all()
+            return new, [QueuedRun(*row) for row in old]
 
     def dispatched(self, run_ids: Collection[str]) -> None:
         """Remember that messages for these runs were sent."""
@@ -83,7 +109,10 @@ class Runs(Part):
         """Start to read a run: take its lease and make it READING; None if there is nothing (more) to do."""
         with self._database.write() as session:
             run = session.scalar(select(Run).where(Run.id == run_id).with_for_update())
-            if run is None or run.state is not State.QUEUED:
+            if run is None or run.state is not State.QUEUED or is_paused(session, Work.READING):
+                return None
+            study = session.get(Study, run.study_instance_uid)
+            if study is None or study.held_at is not None:
                 return None
             action, why = switched(session, run.route)
             if action is Action.OFF:
@@ -223,8 +252,15 @@ class Runs(Part):
             self._move(session, run, state, reason)
             session.delete(lease)
 
-    def reclaim_lost(self, attempts: int) -> list[str]:
-        """Take runs from workers that are gone: back to the queue, or FAILED after so many attempts; their ids."""
+    def reclaim_lost(self, attempts: int, first_delay_seconds: float = 0) -> list[str]:
+        """Take runs from workers that are gone: back to the queue, or FAILED after so many attempts; their ids.
+
+        One that went back waits before its next attempt, twice as long after each, so that a study that takes its
+        worker with it leaves room for the others.
+        """
+        with self._database.read() as session:
+            if session.scalar(select(Run.id).where(Run.state.in_(LEASED)).limit(1)) is None:
+                return []
         with self._database.write() as session:
             lost = []
             for run in session.scalars(select(Run).where(Run.state.in_(LEASED)).with_for_update()).all():
@@ -237,7 +273,9 @@ class Runs(Part):
                     reason = f"the worker was lost in mid-reading {run.attempts} times"
                     self._move(session, run, State.FAILED, reason)
                 else:
-                    self._requeue(session, run, "the worker was lost in mid-reading", None, True)
+                    # The first time the machine is to blame, as likely as not.
+                    delay = timedelta(seconds=first_delay_seconds * (2.0 ** (run.attempts - 1) - 1))
+                    self._requeue(session, run, "the worker was lost in mid-reading", self._clock() + delay, True)
                 lost.append(run.id)
             return lost
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from sqlalchemy import delete, select, update
@@ -15,6 +16,14 @@ from dicom_node.ledger.states import ACTIVE, State
 from dicom_node.routing.decision import Action
 
 _ROUTE: Final = "route:"
+_PAUSE: Final = "pause:"
+
+
+class Work(StrEnum):
+    """What can be paused as a whole."""
+
+    READING = "reading"
+    DELIVERY = "delivery"
 
 
 class Switched(NamedTuple):
@@ -33,6 +42,37 @@ class Switches(Part):
         with self._database.read() as session:
             rows = session.scalars(select(Switch).where(Switch.name.startswith(_ROUTE)).order_by(Switch.name)).all()
             return {row.name.removeprefix(_ROUTE): Switched(row.value, row.at, row.reason) for row in rows}
+
+    def paused(self) -> dict[Work, Switched]:
+        """What is paused, since when and why."""
+        with self._database.read() as session:
+            rows = session.scalars(select(Switch).where(Switch.name.startswith(_PAUSE)).order_by(Switch.name)).all()
+            return {Work(row.name.removeprefix(_PAUSE)): Switched(row.value, row.at, row.reason) for row in rows}
+
+    def pause(self, work: Work, reason: str = "") -> bool:
+        """Begin nothing more of a kind of work, for maintenance; whether it was not paused already.
+
+        What is under way ends as usual, images go on being received, and studies go on becoming complete.
+        """
+        with self._database.write() as session:
+            if is_paused(session, work):
+                return False
+            session.add(Switch(name=_PAUSE + work, value="paused", at=self._clock(), reason=reason))
+            return True
+
+    def resume(self, work: Work) -> bool:
+        """Let work go on that was paused; whether it was."""
+        with self._database.write() as session:
+            if not is_paused(session, work):
+                return False
+            session.execute(delete(Switch).where(Switch.name == _PAUSE + work))
+            # Messages that came meanwhile were put aside.
+            if work is Work.READING:
+                session.execute(update(Run).where(Run.state == State.QUEUED).values(dispatched_at=None))
+            else:
+                waiting = Delivery.state == DeliveryState.PENDING
+                session.execute(update(Delivery).where(waiting).values(dispatched_at=None))
+            return True
 
     def set_route(self, route: str, action: Action, reason: str = "") -> int:
         """Switch a route, in one transaction with what is under way on it.
@@ -73,6 +113,11 @@ class Switches(Part):
             session.execute(delete(Lease).where(Lease.key == delivery_key(run.id, destination)))
         session.execute(update(Delivery).where(waiting).values(state=DeliveryState.CANCELLED))
         self._move(session, run, state, reason, "switch")
+
+
+def is_paused(session: Session, work: Work) -> bool:
+    """Whether a person has paused this work."""
+    return session.get(Switch, _PAUSE + work) is not None
 
 
 def switched(session: Session, route: str | None) -> tuple[Action, str]:

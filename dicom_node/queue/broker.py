@@ -26,6 +26,9 @@ from engine.errors import NodeError, SettingsError
 
 PREFIX: Final = "medrega:"
 """Before every key, so that a site's Redis can serve others too."""
+PRIORITY_STEPS: Final = (0, 3, 6, 9)
+"""Celery's priorities, by the ledger's ranks; 0 is the most urgent with Redis, each a list of its own."""
+_STEP_MARK: Final = "\x06\x16"  # kombu's, between a queue's name and its priority
 _LONGEST_SOCKET: Final = 100  # sun_path of sockaddr_un holds 108 bytes
 _SCHEMES: Final = ("redis", "rediss", "redis+socket", "unix")
 
@@ -150,7 +153,7 @@ def wait_until_up(settings: Settings, seconds: float = 15) -> None:
 
 
 def waiting_tasks(settings: Settings, queue: str) -> set[str]:
-    """Ids of the tasks that wait in a queue.
+    """Ids of the tasks that wait in a queue, of whatever priority.
 
     Raises
     ------
@@ -159,10 +162,16 @@ def waiting_tasks(settings: Settings, queue: str) -> set[str]:
     """
     try:
         with connect(settings) as connection:
-            messages = cast(list[bytes], connection.lrange(f"{PREFIX}{queue}", 0, -1))
+            names = [queue_key(queue, step) for step in PRIORITY_STEPS]
+            messages = [message for name in names for message in cast(list[bytes], connection.lrange(name, 0, -1))]
     except (redis.RedisError, OSError) as error:
         raise BrokerError(f"the broker cannot be asked ({type(error).__name__})") from None
     return {str(headers.get("id")) for headers in map(_headers, messages)}
+
+
+def queue_key(queue: str, step: int) -> str:
+    """Key of the list that holds a queue's messages of one priority."""
+    return f"{PREFIX}{queue}{f'{_STEP_MARK}{step}' if step else ''}"
 
 
 def _headers(message: bytes) -> dict[str, Any]:
@@ -204,6 +213,8 @@ def celery_app(settings: Settings, visibility_seconds: float) -> Celery:
         broker_transport_options={
             "global_keyprefix": PREFIX,
             "visibility_timeout": visibility_seconds,
+            "priority_steps": list(PRIORITY_STEPS),
+            "queue_order_strategy": "priority",
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 10,

@@ -13,13 +13,18 @@ from celery import Celery
 
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.part import Clock
-from dicom_node.queue.broker import BrokerError, celery_app, waiting_tasks
+from dicom_node.queue.broker import PRIORITY_STEPS, BrokerError, celery_app, waiting_tasks
+from dicom_node.reading.watch import HANGING_SECONDS
 from dicom_node.settings import Settings
 
 READING: Final = "reading"
 DELIVERY: Final = "delivery"
+HOUSEKEEPING: Final = "housekeeping"
+WINDOW: Final = 100
+"""Messages on their way at the same time, of each reading queue and priority."""
 READ_TASK: Final = "medrega.read"
 DELIVER_TASK: Final = "medrega.deliver"
+COUNT_TASK: Final = "medrega.count"
 _GRACE: Final = timedelta(seconds=5)
 """After so long a message that is neither in its queue nor worked on is taken for lost."""
 
@@ -28,7 +33,14 @@ log = structlog.get_logger(__name__)
 
 def make_app(settings: Settings) -> Celery:
     """The node's Celery application; `dicom_node.queue.tasks` gives it its tasks in workers."""
-    return celery_app(settings, visibility_seconds=settings.reading.deadline_seconds + settings.reading.lease_seconds)
+    # Above the longest reading, with the time that an engine gets to notice that it was broken off.
+    longest = settings.reading.deadline_seconds + HANGING_SECONDS + settings.reading.lease_seconds
+    return celery_app(settings, visibility_seconds=longest)
+
+
+def reading_queue(engine: str | None) -> str:
+    """The Celery queue of an engine, by its name in the settings; that of any engine without one."""
+    return f"{READING}.{engine}" if engine else READING
 
 
 class Dispatcher:
@@ -60,15 +72,16 @@ class Dispatcher:
         BrokerError
             If the broker cannot be reached; the ledger still has what is due, for the next time.
         """
-        new, old = self._ledger.runs.to_dispatch(self._sent_before())
-        waiting = waiting_tasks(self._settings, READING) if old else set()
-        lost = [run_id for run_id in old if _reading_id(run_id) not in waiting]
+        new, old = self._ledger.runs.to_dispatch(self._sent_before(), WINDOW)
+        waiting = {queue: waiting_tasks(self._settings, reading_queue(queue)) for queue in {run.queue for run in old}}
+        lost = [run for run in old if _reading_id(run.id) not in waiting[run.queue]]
         if lost:
             log.warning("messages were lost and are sent again", queue=READING, messages=len(lost))
-        for run_id in [*new, *lost]:
-            self._ledger.runs.dispatched([run_id])
-            self._send(READ_TASK, READING, (run_id,), _reading_id(run_id))
-        self._ledger.runs.dispatched([run_id for run_id in old if run_id not in lost])
+        for run in [*new, *lost]:
+            self._ledger.runs.dispatched([run.id])
+            step = PRIORITY_STEPS[run.priority]
+            self._send(READ_TASK, reading_queue(run.queue), (run.id,), _reading_id(run.id), step)
+        self._ledger.runs.dispatched([run.id for run in old if run not in lost])
 
     def dispatch_deliveries(self) -> None:
         """Send for every shipment that is due and has no message on its way.
@@ -88,12 +101,23 @@ class Dispatcher:
             self._send(DELIVER_TASK, DELIVERY, shipment, _delivery_id(*shipment))
         self._ledger.deliveries.dispatched([shipment for shipment in old if shipment not in lost])
 
+    def ask_for_counts(self, run_ids: Iterable[str]) -> None:
+        """Have the sources of these runs' studies asked how many images they have.
+
+        Raises
+        ------
+        BrokerError
+            As `dispatch_readings`.
+        """
+        for run_id in run_ids:
+            self._send(COUNT_TASK, HOUSEKEEPING, (run_id,), f"count-{run_id}")
+
     def _sent_before(self) -> datetime:
         return self._clock() - _GRACE
 
-    def _send(self, task: str, queue: str, arguments: Iterable[str], task_id: str) -> None:
+    def _send(self, task: str, queue: str, arguments: Iterable[str], task_id: str, step: int = 0) -> None:
         try:
-            self._app.send_task(task, args=list(arguments), task_id=task_id, queue=queue)
+            self._app.send_task(task, args=list(arguments), task_id=task_id, queue=queue, priority=step)
         except (kombu.exceptions.OperationalError, redis.RedisError, OSError) as error:
             raise BrokerError(f"the broker cannot be reached ({type(error).__name__})") from None
 

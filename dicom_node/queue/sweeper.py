@@ -6,12 +6,15 @@ It keeps nothing in memory: killed and started again, or started on another mach
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from dicom_node.intake.completion import Completion
+from dicom_node.intake.counting import counted_aets
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.switches import Switched, Work
 from dicom_node.process import new_owner
 from dicom_node.queue.broker import BrokerError
 from dicom_node.queue.dispatch import Dispatcher
@@ -23,6 +26,7 @@ from engine.errors import NodeError
 
 _LEASE: Final = "sweeper"
 _SLOWEST_SECONDS: Final = 30
+_ANSWER: Final = timedelta(seconds=5)
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +57,9 @@ class Sweeper:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
         self._complaint = ""
+        self._counted = counted_aets(settings)
+        self._asked: dict[str, datetime] = {}
+        self._paused: dict[Work, Switched] = {}
 
     def start(self) -> None:
         """Sweep in a thread of its own: at the interval, and at once when woken.
@@ -95,10 +102,28 @@ class Sweeper:
         for run_id, reason in self._completion.close(now).items():
             log.info("study complete", run=run_id, reason=reason)
         self._router.route_complete()
-        for run_id in self._ledger.runs.reclaim_lost(self._settings.reading.attempts):
+        reading = self._settings.reading
+        for run_id in self._ledger.runs.reclaim_lost(reading.attempts, reading.first_delay_seconds):
             log.warning("run taken from a lost worker", run=run_id)
+        self._tell_paused()
         self._dispatcher.dispatch_readings()
         self._dispatcher.dispatch_deliveries()
+        self._dispatcher.ask_for_counts(self._uncounted(now))
+
+    def _uncounted(self, now: datetime) -> list[str]:
+        """Runs whose source is to be asked, each but once for so long as an answer may take."""
+        due = self._ledger.expectations.to_ask(self._counted, self._settings.completion.settle_seconds)
+        recent = {run_id: at for run_id, at in self._asked.items() if timedelta(0) <= now - at < _ANSWER}
+        self._asked = recent | dict.fromkeys(set(due) - recent.keys(), now)
+        return [run_id for run_id in due if run_id not in recent]
+
+    def _tell_paused(self) -> None:
+        paused = self._ledger.switches.paused()
+        for work in paused.keys() - self._paused.keys():
+            log.warning(f"{work} is paused", since=paused[work].at.isoformat(), reason=paused[work].reason)
+        for work in self._paused.keys() - paused.keys():
+            log.warning(f"{work} goes on")
+        self._paused = paused
 
     def _run(self) -> None:
         while not self._stopping.is_set():

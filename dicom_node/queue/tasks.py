@@ -21,7 +21,16 @@ from celery.signals import setup_logging, worker_ready
 from dicom_node.children import DRAIN_SECONDS
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
-from dicom_node.queue.dispatch import DELIVER_TASK, DELIVERY, READ_TASK, READING, Dispatcher, make_app
+from dicom_node.queue.dispatch import (
+    COUNT_TASK,
+    DELIVER_TASK,
+    DELIVERY,
+    HOUSEKEEPING,
+    READ_TASK,
+    Dispatcher,
+    make_app,
+    reading_queue,
+)
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -69,11 +78,15 @@ def run_worker_role(settings: Settings, role: Role) -> None:
         log.info("worker ready", role=role)
 
     worker_ready.connect(ready, weak=False)
-    concurrency = settings.reading.concurrency if role == "reading" else DELIVERIES_AT_ONCE
+    if role == "reading":
+        concurrency, queues = settings.reading.concurrency, [reading_queue(settings.engine.queue)]
+    else:
+        # A source that does not answer takes one thread, and so leaves the deliveries theirs.
+        concurrency, queues = DELIVERIES_AT_ONCE + len(settings.sources), [DELIVERY, HOUSEKEEPING]
     worker = app.Worker(
         pool="threads",
         concurrency=concurrency,
-        queues=[READING if role == "reading" else DELIVERY],
+        queues=queues,
         hostname=f"{role}.{os.getpid()}@medrega",
         without_gossip=True,
         without_mingle=True,
@@ -91,8 +104,11 @@ def _equip(app: Celery, role: Role, settings: Settings, ledger: Ledger, spool: S
     """Give an application the task of a role; returns what breaks off work under way. Imports only what it needs."""
     if role == "delivery":
         from dicom_node.delivery.deliverer import Deliverer
+        from dicom_node.intake.counting import Counting
+        from dicom_node.queue.wake import Bell
 
         _task(app, DELIVER_TASK, Deliverer(settings, ledger, spool).deliver)
+        _task(app, COUNT_TASK, Counting(settings, ledger, Bell(settings).ring).count)
         return lambda: None  # the peers' timeouts end it
     from dicom_node.reading.reader import Reader
 

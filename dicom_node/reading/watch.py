@@ -22,6 +22,7 @@ from engine.errors import MedregaError, NodeError, ReadingCancelledError
 from engine.runtime import CancelToken
 
 HANGING_EXIT_CODE: Final = 70
+HANGING_SECONDS: Final = 60
 _INTERVAL_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
@@ -64,7 +65,7 @@ class Watch:
         *,
         lease_seconds: float,
         deadline_seconds: float,
-        hanging_seconds: float = 60,
+        hanging_seconds: float = HANGING_SECONDS,
     ) -> None:
         self.token = CancelToken()
         self._ledger, self._claim, self._stopping = ledger, claim, stopping

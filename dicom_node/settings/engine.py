@@ -18,6 +18,12 @@ class EngineSettings(Section):
         default="onnx", description="What runs the model: onnx | torch | tensorrt_llm (scripted answers are for tests)."
     )
     model: str = Field(default="phantom", min_length=1, description="A model that ships (phantom), or a folder.")
+    queue: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        description="Name of this engine's own queue, for routes that ask for it (engine = in a rule); without one its "
+        "workers read what no engine is named for.",
+    )
     threads: PositiveInt | None = Field(default=None, description="CPU threads of onnx; its own choice without.")
     device: str | None = Field(default=None, description="Where torch computes, for example cuda; its choice without.")
     dtype: str | None = Field(default=None, description="Number type of torch, for example bfloat16.")

@@ -9,10 +9,20 @@ from node_bench import Clock, node_settings, received
 from dicom_node.children import Child, Children, tethered
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import StoredResult
-from dicom_node.queue.broker import BrokerError, connect, server_command, wait_until_up, waiting_tasks
+from dicom_node.queue.broker import (
+    PRIORITY_STEPS,
+    BrokerError,
+    connect,
+    queue_key,
+    server_command,
+    wait_until_up,
+    waiting_tasks,
+)
 from dicom_node.queue.dispatch import DELIVERY, READING, Dispatcher, make_app
 from dicom_node.queue.sweeper import Sweeper
 from dicom_node.settings import Settings
+
+ROUTINE = PRIORITY_STEPS[2]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +59,7 @@ def test_a_quiet_study_gets_one_message_however_often_is_swept(
         clock.forward(10)
     assert waiting_tasks(empty_broker, READING) == {f"read-{run_id}"}
     with connect(empty_broker) as connection:
-        assert connection.llen("medrega:reading") == 1
+        assert connection.llen(queue_key(READING, ROUTINE)) == 1
 
 
 def test_a_message_that_was_lost_is_sent_again(ledger: Ledger, clock: Clock, empty_broker: Settings) -> None:
@@ -122,7 +132,7 @@ def test_messages_hold_ids_only(ledger: Ledger, clock: Clock, empty_broker: Sett
     clock.forward(61)
     sweeper(empty_broker, ledger, clock).sweep()
     with connect(empty_broker) as connection:
-        message = connection.lindex("medrega:reading", 0)
+        message = connection.lindex(queue_key(READING, ROUTINE), 0)
     assert isinstance(message, bytes)
     assert b'"content-type": "application/json"' in message
     assert b"1.2.826.0.1.77" not in message
