@@ -12,7 +12,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from dicom_node.cli import config, demo, engine, network, node, plan, pull, reading, studies
+from dicom_node.cli import config, demo, engine, network, node, plan, pull, reading, route, studies
 from dicom_node.cli.common import examples, print_error
 from engine.errors import MedregaError
 
@@ -32,6 +32,7 @@ for module in (node, reading, network, pull, studies, demo):
 app.add_typer(config.app, name="config")
 app.add_typer(engine.app, name="engine")
 app.add_typer(plan.app, name="plan")
+app.add_typer(route.app, name="route")
 
 
 @app.callback()

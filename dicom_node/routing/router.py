@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -10,11 +11,11 @@ import structlog
 
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import CompleteRun
-from dicom_node.routing.decision import Action, Decision, Priority
+from dicom_node.routing.decision import Decision, Priority
 from dicom_node.routing.facts import OF_THE_HEADERS, OF_THE_PATIENT, Facts, facts_of
 from dicom_node.routing.header import Header, Person, read_person
 from dicom_node.routing.index import Index
-from dicom_node.routing.rules import DEFAULT, Names, Route, first_match, load_rules
+from dicom_node.routing.rules import DEFAULT, Names, Route, decide, load_rules, nearest
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from engine.errors import MedregaError, SettingsError
@@ -42,7 +43,6 @@ class Router:
         self._ledger = ledger
         self._spool = spool
         self._index = Index(ledger, spool)
-        self._zone = ZoneInfo(settings.routing.time_zone) if settings.routing.time_zone else None
         self._signature = _signature(settings.routing.rules)
         self._routes = routes_of(settings)
 
@@ -96,17 +96,11 @@ class Router:
         """The decision on a run; the same again for as long as the rules are the same."""
         asked = asked_priority(self._settings, run.called_aets)
         named = named_route(self._settings, run.called_aets)
-        route = next((one for one in self._routes if one.name == named), None)
-        if route is None:
-            route = first_match(self._routes, self._facts(run, asked))
-        if route is None:
-            return Decision(route=None, action=Action.OFF, priority=asked or Priority.ROUTINE)
-        return route.decide(run.study_instance_uid, asked)
+        facts = self._facts(run, asked) if named is None else Facts({})
+        return decide(self._routes, facts, run.study_instance_uid, asked=asked, named=named)
 
     def _facts(self, run: CompleteRun, asked: Priority | None) -> Facts:
-        names: frozenset[str] = frozenset().union(
-            *(route.condition.names for route in self._routes if route.condition is not None)
-        )
+        names = {name for route in self._routes if route.condition for name in route.condition.names}
         headers: list[tuple[str, Header]] = []
         person = Person()
         if names & OF_THE_HEADERS:
@@ -124,7 +118,7 @@ class Router:
             called_aets=run.called_aets,
             calling_aets=run.calling_aets,
             asked=asked,
-            at=run.completed_at.astimezone(self._zone),
+            at=time_of_day(self._settings, run.completed_at),
         )
 
     def _follow(self) -> None:
@@ -151,25 +145,14 @@ def routes_of(settings: Settings) -> tuple[Route, ...]:
     """
     path = settings.routing.rules
     routes = DEFAULT if path is None else load_rules(path, Names.of(settings))
-    check_entries(settings, routes)
-    return routes
-
-
-def check_entries(settings: Settings, routes: Sequence[Route]) -> None:
-    """Whether the routes that entry points name are there.
-
-    Raises
-    ------
-    SettingsError
-        If one is not.
-    """
+    names = [route.name for route in routes]
     for entry in settings.entries:
-        names = [route.name for route in routes]
         if entry.route is not None and entry.route not in names:
             raise SettingsError(
                 f"the entry point {entry.aet} names the route {entry.route}, which there is not",
-                advice=f"known are {', '.join(names)}",
+                advice=nearest(entry.route, names),
             )
+    return routes
 
 
 def asked_priority(settings: Settings, called_aets: Sequence[str]) -> Priority | None:
@@ -182,6 +165,14 @@ def named_route(settings: Settings, called_aets: Sequence[str]) -> str | None:
     """The route that the entry points of a study name; none where they name several."""
     named = {route for aet in called_aets if (route := settings.entry(aet).route)}
     return named.pop() if len(named) == 1 else None
+
+
+def time_of_day(settings: Settings, at: datetime | None = None) -> datetime:
+    """A point in time, or now, in the zone whose time of day rules see; one without a zone is in that already."""
+    zone = ZoneInfo(settings.routing.time_zone) if settings.routing.time_zone else None
+    if at is not None and at.tzinfo is None:
+        return at.replace(tzinfo=zone) if zone else at.astimezone()
+    return (at or datetime.now(UTC)).astimezone(zone)
 
 
 def _signature(path: Path | None) -> tuple[int, int, int] | None:

@@ -86,7 +86,7 @@ class Route:
         """Whether a study takes this route; not where that cannot be decided."""
         return self.condition is None or self.condition.holds(facts) is True
 
-    def decide(self, study_instance_uid: str, asked: Priority | None) -> Decision:
+    def decide(self, study_instance_uid: str, asked: Priority | None = None) -> Decision:
         """The decision on a study that takes this route."""
         return Decision(
             route=self.name,
@@ -140,9 +140,30 @@ def in_sample(study_instance_uid: str, route: str, percent: float) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 * 100 < percent
 
 
-def first_match(routes: Iterable[Route], facts: Facts) -> Route | None:
-    """The route that decides."""
-    return next((route for route in routes if route.matches(facts)), None)
+def decide(
+    routes: Iterable[Route],
+    facts: Facts,
+    study_instance_uid: str,
+    *,
+    asked: Priority | None = None,
+    named: str | None = None,
+) -> Decision:
+    """Decide on a study: by the first route that matches.
+
+    Parameters
+    ----------
+    routes : iterable of Route
+    facts : Facts
+    study_instance_uid : str
+    asked : Priority, optional
+        What the entry point asks for.
+    named : str, optional
+        The route that the entry point names; its condition is not looked at, and no other one is.
+    """
+    for route in routes:
+        if route.name == named or (named is None and route.matches(facts)):
+            return route.decide(study_instance_uid, asked)
+    return Decision(route=None, action=Action.OFF, priority=asked or Priority.ROUTINE)
 
 
 def load_rules(path: Path, names: Names) -> tuple[Route, ...]:
