@@ -8,9 +8,11 @@ they can.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -79,10 +81,35 @@ def explain(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the peer's certificate is not accepted: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLError):
-        return _WORDS.get(error.reason or "", f"TLS failed ({error.reason or type(error).__name__})")
+        reason = getattr(error, "reason", None) or type(error).__name__
+        return _WORDS.get(reason, f"TLS failed ({reason})")
     if isinstance(error, TimeoutError):
         return "the peer did not finish the handshake in time"
     return "the peer broke the handshake off"
+
+
+def diagnose(host: str, port: int, context: ssl.SSLContext, seconds: float) -> str:
+    """Why no association comes about over TLS, by a handshake of its own: the library does not say.
+
+    Returns
+    -------
+    str
+        In words; empty where TLS is not the reason, or the peer cannot be reached at all.
+    """
+    try:
+        connection = socket.create_connection((host, port), timeout=seconds)
+    except OSError:
+        return ""
+    try:
+        with connection, context.wrap_socket(connection, server_hostname=host) as secured:
+            # In TLS 1.3 a server looks at our certificate after the handshake; else it waits for a request.
+            secured.settimeout(min(seconds, 1))
+            secured.recv(1)
+    except TimeoutError:
+        return ""
+    except OSError as error:
+        return explain(error)
+    return ""
 
 
 _Build = Callable[[TlsSettings], ssl.SSLContext]
@@ -148,8 +175,17 @@ def _build_server(tls: TlsSettings) -> ssl.SSLContext:
     return context
 
 
+class _Socket(ssl.SSLSocket):
+    """A client's: the library closes a socket only where its shutdown did not fail, as it does after a handshake."""
+
+    def shutdown(self, how: int) -> None:
+        with suppress(OSError):
+            super().shutdown(how)
+
+
 def _build_client(tls: TlsSettings) -> ssl.SSLContext:
     context = _build(tls, ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = _Socket
     context.check_hostname = tls.verify == "full"
     context.verify_mode = ssl.CERT_NONE if tls.verify == "none" else ssl.CERT_REQUIRED
     if tls.ca is None and tls.verify != "none":

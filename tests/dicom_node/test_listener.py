@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from listener_bench import Scp
 from node_bench import image, wait_until, written
-from ports import free_port
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -20,7 +20,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, EncapsulatedPDFStorage, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
-from pynetdicom.sop_class import ComputedRadiographyImageStorage, Verification
+from pynetdicom.sop_class import Verification
 
 from dicom_node.dimse.listener import Listener
 from dicom_node.dimse.scu import Peer, PeerError, StoredFile, Timeouts, echo, send
@@ -29,35 +29,8 @@ from dicom_node.intake.adoption import adopt
 from dicom_node.intake.identity import RefusedError, identify
 from dicom_node.ledger import Ledger, State
 from dicom_node.settings import ListenerSettings
-from dicom_node.spool import Spool, split
+from dicom_node.spool import split
 from engine.errors import NodeError
-
-
-class Scp:
-    """A listener with its spool and ledger."""
-
-    def __init__(self, folder: Path, **settings: object) -> None:
-        self.port = free_port()
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
-        self.ledger.migrate()
-        self.spool = Spool(folder / "data")
-        self.peer = Peer("MEDREGA", "127.0.0.1", self.port)
-        self.listener = Listener(ListenerSettings(port=self.port, **settings), self.spool, self.ledger)  # type: ignore[arg-type]
-        self.listener.start()
-
-    def close(self) -> None:
-        self.listener.stop(2)
-        self.ledger.close()
-
-    def associate(self, *classes: str, syntax: str = ImplicitVRLittleEndian, aet: str = "CT1") -> Association:
-        association = AE(aet).associate(
-            "127.0.0.1",
-            self.port,
-            ae_title="MEDREGA",
-            contexts=[build_context(uid, syntax) for uid in classes or (ComputedRadiographyImageStorage,)],
-        )
-        assert association.is_established
-        return association
 
 
 @pytest.fixture
@@ -197,14 +170,14 @@ def test_a_full_disk_leaves_the_object_with_its_sender(tmp_path: Path) -> None:
 
 def test_a_ledger_that_fails_leaves_the_object_with_its_sender(scp: Scp, tmp_path: Path) -> None:
     file = StoredFile.open(written(tmp_path, image()))
-    record = scp.ledger.intake.record
+    enter, record = scp.ledger.arrivals.enter, scp.ledger.intake.record
 
     def fail(*_arguments: object, **_options: object) -> str:
         raise NodeError("the ledger's database failed")
 
-    scp.ledger.intake.record = fail  # type: ignore[method-assign,assignment]
+    scp.ledger.arrivals.enter = scp.ledger.intake.record = fail  # type: ignore[method-assign,assignment]
     assert send([file], scp.peer)[0].status == 0xA700
-    scp.ledger.intake.record = record  # type: ignore[method-assign]
+    scp.ledger.arrivals.enter, scp.ledger.intake.record = enter, record  # type: ignore[method-assign]
     assert send([file], scp.peer)[0].status == 0
     assert scp.ledger.studies()[0].instances == 1
 

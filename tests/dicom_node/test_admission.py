@@ -1,0 +1,211 @@
+"""Who gets in: each rejection with its result, source and reason (PS3.8 9.3.4), on the wire."""
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from listener_bench import Scp
+from node_bench import wait_until
+from pydantic import SecretStr
+from pynetdicom import AE, build_context
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
+from pynetdicom.sop_class import Verification
+from wire import Wire, associate_rq
+
+from dicom_node.dimse import admission
+from dicom_node.dimse.admission import Rejection
+from dicom_node.dimse.scu import Peer, PeerError, echo
+from dicom_node.dimse.users import Users
+from dicom_node.passwords import HashedPassword
+from dicom_node.settings.listener import User
+from engine.errors import SettingsError
+
+_CONTEXT = b"1.2.840.10008.3.1.1.1"
+
+
+def answer(port: int, request: bytes) -> Rejection | None:
+    """The rejection that a request gets; None where it is accepted."""
+    with Wire(port) as wire:
+        wire.send(request)
+        pdu = wire.receive()
+    if pdu[:1] == b"\x02":
+        return None
+    assert pdu[0] == 3, pdu
+    fields = tuple(pdu[7:10])
+    return next(known for known in admission.REJECTIONS if (known.result, known.source, known.reason) == fields)
+
+
+def test_titles_addresses_and_protocol_are_looked_at(tmp_path: Path) -> None:
+    with Scp(tmp_path, calling_aets=("CT1",), called_aets=("STAT",)) as scp:
+        assert answer(scp.port, associate_rq("MEDREGA", "CT1")) is None
+        assert answer(scp.port, associate_rq("STAT", "CT1")) is None
+        assert answer(scp.port, associate_rq("OTHER", "CT1")) is admission.CALLED_AE_TITLE
+        assert answer(scp.port, associate_rq("medrega", "CT1")) is admission.CALLED_AE_TITLE
+        assert answer(scp.port, associate_rq("MEDREGA", "CT2")) is admission.CALLING_AE_TITLE
+        other = associate_rq("MEDREGA", "CT1").replace(_CONTEXT, b"1.2.840.10008.3.1.1.9")
+        assert answer(scp.port, other) is admission.APPLICATION_CONTEXT
+        version = bytearray(associate_rq("MEDREGA", "CT1"))
+        version[6:8] = b"\x00\x02"
+        assert answer(scp.port, bytes(version)) is admission.PROTOCOL_VERSION
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses", "gets_in"),
+    [
+        ("127.0.0.1", ("127.0.0.0/8",), True),
+        ("127.0.0.1", ("10.0.0.0/8", "127.0.0.1"), True),
+        ("127.0.0.1", ("10.0.0.0/8", "::1"), False),
+        ("::1", ("::1",), True),
+        ("::1", ("fd00::/8", "127.0.0.1"), False),
+    ],
+)
+def test_only_listed_addresses_get_in(tmp_path: Path, host: str, addresses: tuple[str, ...], gets_in: bool) -> None:
+    with Scp(tmp_path, host=host, addresses=addresses) as scp:
+        peer = Peer("MEDREGA", host, scp.port)
+        if gets_in:
+            assert echo(peer) > 0
+        else:
+            with pytest.raises(PeerError, match="no reason given"):
+                echo(peer)
+
+
+def test_an_ipv4_sender_at_a_socket_for_both_is_known_by_its_ipv4_address(tmp_path: Path) -> None:
+    with Scp(tmp_path, host="::", promiscuous=True, addresses=("127.0.0.1",)) as scp:
+        assert echo(Peer("MEDREGA", "127.0.0.1", scp.port)) > 0
+        with pytest.raises(PeerError):
+            echo(Peer("MEDREGA", "::1", scp.port))
+
+
+def test_one_association_too_many_is_rejected_until_another_ends(tmp_path: Path) -> None:
+    with Scp(tmp_path, max_associations=2) as scp:
+        first, second = scp.associate(aet="CT1"), scp.associate(aet="CT2")
+        assert answer(scp.port, associate_rq(calling="CT3")) is admission.LIMIT
+        assert admission.LIMIT.transient
+        first.release()
+        assert wait_until(lambda: answer(scp.port, associate_rq(calling="CT3")) is None, 5)
+        second.release()
+
+
+def test_one_peer_takes_no_more_than_its_share(tmp_path: Path) -> None:
+    with Scp(tmp_path, max_associations_per_peer=1) as scp:
+        first = scp.associate(aet="CT1")
+        assert answer(scp.port, associate_rq(calling="CT1")) is admission.LIMIT
+        assert answer(scp.port, associate_rq(calling="CT2")) is None
+        first.abort()
+        assert wait_until(lambda: answer(scp.port, associate_rq(calling="CT1")) is None, 5)
+
+
+def test_a_request_that_comes_while_the_node_stops_may_come_again_later(tmp_path: Path) -> None:
+    scp = Scp(tmp_path)
+    association = scp.associate()
+    request = associate_rq()
+    with Wire(scp.port) as wire:
+        wire.send(request[:6])
+        assert wait_until(lambda: len(threading_acceptors()) == 2, 5)
+        stopping = threading.Thread(target=scp.listener.stop, args=(20,))
+        stopping.start()
+        assert wait_until(lambda: scp.listener._admission._stopping, 5)
+        wire.send(request[6:])
+        assert wire.receive()[7:10] == bytes([2, 3, 1])
+    association.release()
+    stopping.join(20)
+    scp.ledger.close()
+
+
+def threading_acceptors() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if isinstance(thread, Association) and thread.is_acceptor]
+
+
+def test_silent_and_broken_connections_hold_nobody_up(tmp_path: Path) -> None:
+    with Scp(tmp_path, max_associations=1, acse_timeout_seconds=2) as scp:
+        silent = [socket.create_connection(("127.0.0.1", scp.port)) for _ in range(admission._WAITING // 2)]
+        garbage = [socket.create_connection(("127.0.0.1", scp.port)) for _ in range(4)]
+        garbage[0].sendall(b"GET / HTTP/1.0\r\n\r\n")
+        garbage[1].sendall(b"\x01\x00\xff\xff\xff\xff")
+        garbage[2].sendall(bytes(200))
+        garbage[3].sendall(associate_rq(calling=""))
+        assert echo(scp.peer) > 0
+        for connection in silent:
+            connection.settimeout(20)
+            assert connection.recv(1) == b""  # closed by the node, after its time
+        assert echo(scp.peer) > 0
+        for connection in silent + garbage:
+            connection.close()
+
+
+def test_more_silent_connections_than_may_wait_are_closed_at_once(tmp_path: Path) -> None:
+    with Scp(tmp_path) as scp:
+        silent = [socket.create_connection(("127.0.0.1", scp.port)) for _ in range(admission._WAITING)]
+        assert wait_until(lambda: scp.listener._server._waiting._value == 0, 10)  # type: ignore[union-attr]
+        with socket.create_connection(("127.0.0.1", scp.port), timeout=10) as one_more:
+            assert one_more.recv(1) == b""
+        for connection in silent:
+            connection.close()
+        assert wait_until(lambda: scp.listener._server._waiting._value == admission._WAITING, 10)  # type: ignore[union-attr]
+        assert echo(scp.peer) > 0
+
+
+def identity(kind: int, name: str, passcode: str = "", *, positive: bool = True) -> UserIdentityNegotiation:
+    item = UserIdentityNegotiation()
+    item.user_identity_type = kind
+    item.positive_response_requested = positive
+    item.primary_field = name.encode()
+    item.secondary_field = passcode.encode()
+    return item
+
+
+def ask(scp: Scp, item: UserIdentityNegotiation | None) -> Association:
+    return AE("CT1").associate(
+        "127.0.0.1",
+        scp.port,
+        contexts=[build_context(Verification)],
+        ae_title="MEDREGA",
+        ext_neg=[item] if item is not None else [],
+    )
+
+
+def test_users_prove_who_they_are(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("größer als\n", encoding="utf-8")
+    hashed = SecretStr(str(HashedPassword.of("abc")))
+    users = (User(name="müller", passcode_file=secret), User(name="gate", passcode_hash=hashed), User(name="bare"))
+    cases = [
+        (identity(2, "müller", "größer als"), True),
+        (identity(2, "gate", "abc"), True),
+        (identity(1, "bare"), True),
+        (identity(2, "gate", "abd"), False),
+        (identity(2, "nobody", "abc"), False),
+        (identity(1, "gate"), False),
+        (identity(2, "bare", "abc"), False),
+    ]
+    with Scp(tmp_path, users=users, require_user=True) as scp:
+        for item, accepted in cases:
+            association = ask(scp, item)
+            assert association.is_established is accepted, item
+            if accepted:
+                assert association.acceptor.user_identity is not None
+                association.release()
+            else:
+                rejected = association.acceptor.primitive
+                assert (rejected.result, rejected.result_source, rejected.diagnostic) == (1, 2, 1)  # type: ignore[union-attr]
+        assert ask(scp, None).is_rejected
+        quiet = ask(scp, identity(2, "gate", "abc", positive=False))
+        assert quiet.acceptor.user_identity is None
+        quiet.release()
+
+
+def test_identities_are_not_looked_at_where_nobody_is_listed(tmp_path: Path) -> None:
+    with Scp(tmp_path) as scp:
+        for item in (identity(2, "who", "ever"), None):
+            association = ask(scp, item)
+            assert association.is_established
+            assert association.acceptor.user_identity is None
+            association.release()
+
+
+def test_a_passcode_that_cannot_be_read_is_told_before_listening(tmp_path: Path) -> None:
+    for user in (User(name="a", passcode_file=tmp_path / "none"), User(name="a", passcode_hash=SecretStr("scrypt:1"))):
+        with pytest.raises(SettingsError):
+            Users([user])
