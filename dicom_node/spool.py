@@ -76,14 +76,19 @@ class Spool:
         The data folder.
     minimum_free : int
         Free space in bytes below which nothing more is received.
+    highest_percent : float, optional
+        How full the disk may be before nothing more is received.
     sync_each : bool
         Sync each object before it is in place. Else its bytes are on their way to the disk and `Spool.sync` waits for
         them; a crash of this program loses none of them, a power cut may.
     """
 
-    def __init__(self, root: Path, minimum_free: int = 0, *, sync_each: bool = True) -> None:
+    def __init__(
+        self, root: Path, minimum_free: int = 0, *, highest_percent: float | None = None, sync_each: bool = True
+    ) -> None:
         self.root = root.resolve()
         self._minimum_free = minimum_free
+        self._highest_percent = highest_percent
         self._incoming = self.root / "incoming"
         self._studies = self.root / "studies"
         self.sync_each = sync_each
@@ -120,7 +125,7 @@ class Spool:
             If the disk fails.
         """
         with _full_disk_told():
-            self._check_free()
+            self.check_free()
             return IncomingFile(self, self._incoming / f"{secrets.token_hex(16)}.part", head)
 
     def place(self, temporary: Path, offset: int, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
@@ -240,11 +245,54 @@ class Spool:
             finally:
                 temporary.unlink(missing_ok=True)
 
-    def _check_free(self) -> None:
-        if self._minimum_free:
-            state = os.statvfs(self.root)
-            if state.f_bavail * state.f_frsize < self._minimum_free:
-                raise SpoolFullError("less space is free than data.minimum_free_mib asks for")
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files, and the folders that this leaves empty; what is not there was removed before.
+
+        Raises
+        ------
+        SpoolError
+            If the disk fails.
+        """
+        folders: set[Path] = set()
+        with _full_disk_told():
+            for path in map(self.path, paths):
+                path.unlink(missing_ok=True)
+                folders.update(folder for folder in path.parents if self.root in folder.parent.parents)
+            for folder in sorted(folders, reverse=True):  # the innermost first
+                with suppress(OSError):  # not empty, or gone
+                    folder.rmdir()
+
+    def remove_readings(self, run_ids: Iterable[str]) -> None:
+        """Remove stored readings, as `remove`."""
+        self.remove(str(self._reading(run_id).relative_to(self.root)) for run_id in run_ids)
+
+    def size(self, study_instance_uid: str) -> int:
+        """Bytes of a study's images."""
+        try:
+            with os.scandir(self._studies / study_instance_uid) as entries:
+                return sum(entry.stat().st_size for entry in entries)
+        except OSError:
+            return 0
+
+    @property
+    def fullness(self) -> tuple[int, int]:
+        """Bytes in use on the disk, and bytes that ordinary users may have in use there (as ``df`` counts)."""
+        state = os.statvfs(self.root)
+        used = (state.f_blocks - state.f_bfree) * state.f_frsize
+        return used, used + state.f_bavail * state.f_frsize
+
+    def check_free(self) -> None:
+        """Refuse what would fill the disk.
+
+        Raises
+        ------
+        SpoolFullError
+        """
+        used, usable = self.fullness
+        if usable - used < self._minimum_free:
+            raise SpoolFullError("less space is free than data.minimum_free_mib asks for")
+        if self._highest_percent is not None and used > self._highest_percent / 100 * usable:
+            raise SpoolFullError("the disk is fuller than retention.refuse_above_percent")
 
 
 class IncomingFile:
@@ -282,6 +330,7 @@ class IncomingFile:
             self.size += len(part)
             end = self._offset + self.size
             if end - self._written_back >= _WRITE_BACK:
+                self._spool.check_free()
                 _write_back(descriptor, self._written_back, end - self._written_back)
                 self._written_back = end
 

@@ -44,6 +44,9 @@ class Intake(Part):
     def _record(self, session: Session, instance: ReceivedInstance, adopted: bool) -> str:
         known = session.scalar(select(Instance).where(Instance.path == instance.path))
         if known is not None and known.run_id is not None:
+            if known.purged_at is not None:  # a repeat of what was read: kept again, and not read again
+                known.purged_at, known.received_at = None, self._clock()
+                self._note(session, known.study_instance_uid, "repeat", f"{known.sop_instance_uid} arrived again")
             return known.run_id
         run = self._receiving_run(session, instance.study_instance_uid)
         session.add(self._row(instance, run.id))
@@ -87,9 +90,10 @@ class Intake(Part):
             return session.scalar(select(Result.id).where(Result.sop_instance_uid == sop_instance_uid)) is not None
 
     def known_paths(self, paths: Iterable[str]) -> set[str]:
-        """Those of the paths that have an entry."""
+        """Those of the paths that have an entry which does not say that they were purged."""
         with self._database.read() as session:
-            return set(session.scalars(select(Instance.path).where(Instance.path.in_(list(paths)))))
+            known = select(Instance.path).where(Instance.path.in_(list(paths)), Instance.purged_at.is_(None))
+            return set(session.scalars(known))
 
     def receiving(self, quiet_since: datetime | None = None) -> list[OpenRun]:
         """Every run that images still join, but for studies held by hand; only those quiet since a time, if given."""

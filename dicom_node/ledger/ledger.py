@@ -19,6 +19,7 @@ from dicom_node.ledger.expectations import Expectations
 from dicom_node.ledger.holdings import Holdings
 from dicom_node.ledger.headers import Headers
 from dicom_node.ledger.intake import Intake
+from dicom_node.ledger.keeping import Keeping
 from dicom_node.ledger.leases import Leases
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Instance, Result, Run, Study
 from dicom_node.ledger.part import Clock, Monotonic, Part, run_key, unknown_study
@@ -68,6 +69,7 @@ class Ledger(Part):
     destinations : Destinations
     retractions : Retractions
     commitments : Commitments
+    keeping : Keeping
     leases : Leases
     holdings : Holdings
     switches : Switches
@@ -93,6 +95,7 @@ class Ledger(Part):
         self.destinations = Destinations(self._database, clock)
         self.retractions = Retractions(self._database, clock)
         self.commitments = Commitments(self._database, clock)
+        self.keeping = Keeping(self._database, clock)
         self.leases = Leases(self._database, clock)
         self.holdings = Holdings(self._database, clock)
         self.switches = Switches(self._database, clock)

@@ -118,6 +118,12 @@ class Runs(Part):
             if action is Action.OFF:
                 self._move(session, run, State.CANCELLED, why, "switch")
                 return None
+            purged = session.scalar(
+                select(func.count()).where(Instance.run_id.in_(up_to(run)), Instance.purged_at.is_not(None))
+            )
+            if purged:  # results that supersede others may not know less than they did
+                self._move(session, run, State.FAILED, f"{purged} of its images were purged; send them, then retry it")
+                return None
             lease = session.get(Lease, run_key(run_id), with_for_update=True)
             if not self._lease_is_free(lease):
                 return None
