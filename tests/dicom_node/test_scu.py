@@ -63,7 +63,7 @@ def test_a_rejected_association_says_why_and_is_permanent() -> None:
     entity.add_supported_context(Verification)
     server = entity.start_server(("127.0.0.1", 0), block=False)
     try:
-        with pytest.raises(PeerError, match="called ae title not recognised") as caught:
+        with pytest.raises(PeerError, match="called AE title not recognised") as caught:
             echo(Peer("OTHER", "127.0.0.1", server.server_address[1]))
         assert not caught.value.retry
     finally:

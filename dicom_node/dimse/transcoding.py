@@ -1,0 +1,59 @@
+"""The same object in another transfer syntax, without loss: for peers that do not take the one that it is stored in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from dicom_node.dimse.stored_file import StoredFile
+from engine.errors import NodeError
+from engine.study import READ_ERRORS
+
+FALLBACKS: Final = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+"""What nearly every peer takes, the better one first; each the other's. Implicit VR Little Endian is the default that
+all have to take (PS3.5 10.1)."""
+_LARGEST: Final = 2 << 30
+"""Bytes of pixels: a whole object stands in memory while it is decoded."""
+
+
+class TranscodingError(NodeError):
+    """An object cannot be had in another transfer syntax without loss."""
+
+
+def transcode(file: StoredFile, transfer_syntax_uid: str, folder: Path) -> StoredFile:
+    """Write an object in another transfer syntax; identifiers and values stay, compressed pixels are decoded.
+
+    Parameters
+    ----------
+    file : StoredFile
+    transfer_syntax_uid : str
+        One of `FALLBACKS`.
+    folder : Path
+        For the new file; the caller's to remove.
+
+    Raises
+    ------
+    TranscodingError
+        If the pixels cannot be decoded, or would need their bytes swapped.
+    """
+    syntax = UID(file.transfer_syntax_uid)
+    target = UID(transfer_syntax_uid)
+    if syntax == ExplicitVRBigEndian:
+        raise TranscodingError("Explicit VR Big Endian is retired, and this node does not swap its bytes")
+    path = folder / f"{file.sop_instance_uid}.dcm"
+    try:
+        dataset = dcmread(file.path)
+        if syntax.is_compressed and syntax.is_encapsulated and "PixelData" in dataset:
+            size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
+            if size * int(dataset.get("SamplesPerPixel") or 1) * int(dataset.BitsAllocated) // 8 > _LARGEST:
+                raise TranscodingError("its pixels are more than 2 GiB when decoded")
+            # Colours stay in the space that they were compressed in: the conversion to RGB would round.
+            dataset.decompress(as_rgb=False, generate_instance_uid=False)
+        dataset.file_meta.TransferSyntaxUID = target
+        dataset.save_as(path, implicit_vr=target.is_implicit_VR, little_endian=True, enforce_file_format=True)
+    except READ_ERRORS as error:
+        raise TranscodingError(f"it cannot be decoded ({type(error).__name__})") from None
+    return StoredFile.open(path)
