@@ -85,7 +85,10 @@ class Node:
             output_profiles(settings.destinations)
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._front:
-            stack.enter_context(_OnlyOne(settings.data.path / "node.lock"))
+            # With a ledger and a broker of the site's own, listeners of several hosts may share the folder.
+            shared = settings.ledger.url is not None and not is_embedded(settings)
+            name = f"node-{os.uname().nodename}.lock" if shared else "node.lock"
+            stack.enter_context(_OnlyOne(settings.data.path / name))
         ledger = Ledger.open(settings)
         stack.callback(ledger.close)
         spool = Spool(settings.data.path, settings.data.minimum_free_mib * _MIB)
@@ -107,8 +110,10 @@ class Node:
             if not model_path(settings.engine.model).exists():
                 log.error("there is no such model; studies fail until there is one", model=settings.engine.model)
             environment = _environment(settings)
-            # What a worker without the spool reads goes home over the network; delivery runs where the spool is.
-            for role in ("reading", "delivery") if settings.reading.pixels == "folder" else ("reading",):
+            roles = ["reading"] if settings.reading.concurrency else []
+            if settings.reading.pixels == "folder":  # delivery runs where the spool is
+                roles.append("delivery")
+            for role in roles:
                 command = [sys.executable, "-m", "dicom_node.queue.tasks", role]
                 self._children.add(Child(role, tethered(command), environment))
         if self._front:

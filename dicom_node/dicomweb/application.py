@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -270,10 +270,9 @@ class _Service:
         _allowed(request, "work")
         run_id = await run_in_threadpool(self._worked_on, request)
         variant, kind = request.path_params["variant"], request.path_params["kind"]
-        path, digest = await run_in_threadpool(
-            self._spool.store_result, run_id, variant, kind, await _digested(request)
-        )
-        return JSONResponse({"path": path, "sha256": digest}, 201)
+        result = await _digested(request)
+        path, _ = await run_in_threadpool(self._spool.store_result, run_id, variant, kind, result)
+        return PlainTextResponse(path, 201)
 
     def _search(self, request: Request, level: Level) -> Response:
         _allowed(request, "retrieve")

@@ -110,9 +110,15 @@ def _equip(app: Celery, role: Role, settings: Settings, ledger: Ledger, spool: S
         _task(app, DELIVER_TASK, Deliverer(settings, ledger, spool).deliver)
         _task(app, COUNT_TASK, Counting(settings, ledger, Bell(settings).ring).count)
         return lambda: None  # the peers' timeouts end it
+    from dicom_node.reading.home import Home
     from dicom_node.reading.reader import Reader
 
-    reader = Reader(settings, ledger, spool, Dispatcher(settings, ledger, app))
+    home: Home = spool
+    if settings.reading.pixels == "wado":
+        from dicom_node.dicomweb.front import Front
+
+        home = Front(settings.front, settings.data.path / "cache")
+    reader = Reader(settings, ledger, home, Dispatcher(settings, ledger, app))
     _task(app, READ_TASK, reader.read)
     return reader.stop
 

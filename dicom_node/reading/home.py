@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from dicom_node.ledger.records import Claim, StoredInstance
+from engine.errors import NodeError
+
+
+class HomeLostError(NodeError):
+    """The front cannot be reached for now: the run goes back into the queue, and the attempt does not count."""
+
+    retry = True
 
 
 class Home(Protocol):

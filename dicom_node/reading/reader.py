@@ -16,7 +16,7 @@ from dicom_node.ledger.part import Clock
 from dicom_node.ledger.records import Claim, StoredInstance
 from dicom_node.process import new_owner
 from dicom_node.queue.dispatch import Dispatcher
-from dicom_node.reading.home import Home
+from dicom_node.reading.home import Home, HomeLostError
 from dicom_node.reading.results import output_profiles, store_results, targets
 from dicom_node.reading.watch import StoppedError, Watch
 from dicom_node.routing.decision import Decision
@@ -87,6 +87,8 @@ class Reader:
                 log.warning("reading given up", reason=str(error))
             except StoppedError as error:
                 self._conclude(claim, None, error)
+            except HomeLostError as error:
+                self._conclude(claim, None, error, timedelta(seconds=self._settings.reading.first_delay_seconds))
             except MedregaError as error:
                 self._conclude(claim, error.retry, error)
             except Exception as error:
@@ -97,6 +99,8 @@ class Reader:
 
     def _perform(self, claim: Claim) -> None:
         def renew() -> None:
+            if self._stopping.is_set():
+                raise StoppedError("the worker stops")
             self._ledger.runs.renew(claim, self._settings.reading.lease_seconds)
 
         with self._home.files(claim, renew) as files:
@@ -201,16 +205,17 @@ class Reader:
                 log.info("model loaded", model=self._runtime.identity.name, seconds=round(time.monotonic() - begin, 1))
             return self._runtime
 
-    def _conclude(self, claim: Claim, retry: bool | None, error: MedregaError) -> None:
-        """End the attempt; `retry` is None where the node itself broke it off."""
+    def _conclude(self, claim: Claim, retry: bool | None, error: MedregaError, delay: timedelta | None = None) -> None:
+        """End the attempt; `retry` is None where the node itself broke it off, to go on after a delay or at once."""
         reason = error.explained
         again = retry is None or (retry and claim.attempt < self._settings.reading.attempts)
         try:
             if retry is None:
-                self._ledger.runs.give_back(claim, reason, attempt=False)
+                later = self._clock() + delay if delay is not None else None
+                self._ledger.runs.give_back(claim, reason, later, attempt=False)
             elif again:
-                delay = self._settings.reading.first_delay_seconds * 2 ** (claim.attempt - 1)
-                self._ledger.runs.give_back(claim, reason, self._clock() + timedelta(seconds=delay), attempt=True)
+                seconds = self._settings.reading.first_delay_seconds * 2 ** (claim.attempt - 1)
+                self._ledger.runs.give_back(claim, reason, self._clock() + timedelta(seconds=seconds), attempt=True)
             elif isinstance(error, _IgnoredError):
                 self._ledger.runs.end(claim, State.IGNORED, reason)
             else:

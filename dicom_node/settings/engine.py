@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dicom_node.settings.section import Section
 from engine.refine import REFINER
@@ -52,7 +52,9 @@ class ReadingSettings(Section):
         description="How a worker reaches images: folder (data.path is the front's own) | wado (over the network, from "
         "the server of [front]; such a worker reads and does not deliver).",
     )
-    concurrency: PositiveInt = Field(default=1, description="Studies read at the same time by one worker.")
+    concurrency: NonNegativeInt = Field(
+        default=1, description="Studies read at the same time by one worker; a worker with 0 only delivers."
+    )
     attempts: PositiveInt = Field(default=3, description="Attempts at a study before it is FAILED.")
     lease_seconds: PositiveFloat = Field(
         default=300, description="A worker that does not renew its claim on a study for so long has lost it."
