@@ -45,4 +45,4 @@ def open_ups(worklist: Worklist, calling_aet: str) -> Ups:
     """
     if worklist.protocol == "dimse":
         return DimseUps(server_of(worklist, calling_aet))
-    return WebUps(web_client(worklist))
+    return WebUps(lambda: web_client(worklist))
