@@ -22,6 +22,7 @@ import re
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -32,6 +33,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_file_meta_info
 
 from dicom_node.intake.file_meta import PREAMBLE
+from dicom_node.process import new_owner, owner_is_gone
 from engine.errors import NodeError
 from engine.study import READ_ERRORS
 
@@ -42,6 +44,8 @@ _UID: Final = re.compile(r"[0-9.]{1,64}")
 _RUN: Final = re.compile(r"[0-9a-f]{32}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _CHUNK: Final = 1 << 20
+_ABANDONED_SECONDS: Final = 3600
+"""A file that nothing was added to for so long does not arrive any more, whoever was writing it."""
 _WRITE_BACK: Final = 1 << 18
 """Bytes after which the disk begins to write what came, while the rest still arrives."""
 _KNOWN_FOLDERS: Final = 10_000
@@ -92,6 +96,7 @@ class Spool:
         self._incoming = self.root / "incoming"
         self._studies = self.root / "studies"
         self.sync_each = sync_each
+        self._owner = new_owner()
         self._folders = threading.Lock()
         self._known_folders: set[Path] = set()
         with _full_disk_told():
@@ -99,11 +104,17 @@ class Spool:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def clean(self) -> int:
-        """Remove what a crash left half written; how many files. Call it before anything is received."""
-        leftovers = [path for path in self._incoming.iterdir() if path.is_file()]
-        for path in leftovers:
-            path.unlink(missing_ok=True)
-        return len(leftovers)
+        """Remove what a crash left half written; how many files.
+
+        What a process of this machine is writing stays, and what one of another machine may be.
+        """
+        removed = 0
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):  # another listener has just put it into place
+                if owner_is_gone(path.stem) or time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def path(self, relative: str) -> Path:
         """Where a file of the ledger is."""
@@ -126,7 +137,7 @@ class Spool:
         """
         with _full_disk_told():
             self.check_free()
-            return IncomingFile(self, self._incoming / f"{secrets.token_hex(16)}.part", head)
+            return IncomingFile(self, self._incoming / f"{self._owner}:{secrets.token_hex(8)}.part", head)
 
     def place(self, temporary: Path, offset: int, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
         """Give a file its place, and sync the folder; see `IncomingFile.place`."""

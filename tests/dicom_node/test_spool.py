@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,10 +182,19 @@ def test_a_study_that_is_purged_meanwhile_gets_its_folder_again(tmp_path: Path) 
 
 
 def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from dicom_node.process import new_owner; print(new_owner())"]
+    gone = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     spool = Spool(tmp_path)
-    (tmp_path / "incoming" / "x.part").write_bytes(b"half")
-    assert spool.clean() == 1
-    assert list((tmp_path / "incoming").iterdir()) == []
+    incoming = tmp_path / "incoming"
+    for name in (gone, "another-host:1:1", "another-host:2:2"):
+        (incoming / f"{name}:1.part").write_bytes(b"half")
+    os.utime(incoming / "another-host:2:2:1.part", (0, 0))
+    arriving = spool.incoming(b"head")
+    assert spool.clean() == 2
+    left = {path.name for path in incoming.iterdir()}
+    assert len(left) == 2
+    assert "another-host:1:1:1.part" in left
+    arriving.discard()
 
 
 def test_readings_and_results_are_replaced_as_a_whole(tmp_path: Path) -> None:
