@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from collections import Counter
 from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
@@ -11,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, load_settings, open_ledger
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings, open_ledger, print_error, progress
+from engine.errors import NodeError
 
 if TYPE_CHECKING:
-    from dicom_node.ledger.records import StudyRecord
+    from dicom_node.ledger import Ledger, State
+    from dicom_node.ledger.records import StudyRecord, StudySummary
 
 
 class Reason(StrEnum):
@@ -32,7 +37,11 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command(epilog=examples("studies", "studies --state FAILED", "studies --json"))(studies)
     app.command(epilog=examples("study 1.2.826.0.1.3680043.8.498.1"))(study)
-    app.command(epilog=examples("retry 1.2.826.0.1.3680043.8.498.1"))(retry)
+    app.command(
+        epilog=examples(
+            "retry 1.2.826.0.1.3680043.8.498.1", "retry --all", "retry --all --state CANCELLED --older-than 2h --yes"
+        )
+    )(retry)
     app.command(epilog=examples("cancel 1.2.826.0.1.3680043.8.498.1"))(cancel)
     app.command(
         epilog=examples("retract 1.2.826.0.1.3680043.8.498.1", "retract 1.2.826.0.1.3680043.8.498.1 --reason safety")
@@ -45,13 +54,13 @@ def studies(
     config: ConfigOption = None,
 ) -> None:
     """List the studies, newest first: where each stands, since when, and why."""
-    from dicom_node.ledger import State
-
-    known = [item.value for item in State]
-    if state is not None and state.upper() not in known:
-        raise typer.BadParameter(f"{state!r} is no state; known: {', '.join(known)}", param_hint="--state")
+    wanted = _state(state) if state is not None else None
     with open_ledger(config) as ledger:
-        found = ledger.studies(State(state.upper()) if state else None)
+        found = ledger.studies(wanted)
+        paused = ledger.switches.paused()
+    for work, switched in paused.items():
+        reason = f" ({switched.reason})" if switched.reason else ""
+        typer.echo(f"{work} is paused since {_time(switched.at)}{reason}", err=as_json)
     if as_json:
         _print_json([asdict(item) for item in found])
         return
@@ -64,10 +73,24 @@ def studies(
         rows.append((item.study_instance_uid, item.state, _ago(item.age_seconds), str(item.instances), callers))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # A UID is there to be copied and a reason to be read, so neither is cut or broken: a reason has a line of its own.
-    for row, reason in zip(rows, ["", *(item.reason for item in found)], strict=True):
+    for row, reason in zip(rows, ["", *map(_why, found)], strict=True):
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if reason:
             typer.echo(f"    {reason}")
+
+
+def _why(item: StudySummary) -> str:
+    held = f"held by hand since {_time(item.held_at)}" if item.held_at is not None else ""
+    return "; ".join(part for part in (held, item.reason) if part)
+
+
+def _state(name: str) -> State:
+    from dicom_node.ledger import State
+
+    known = [item.value for item in State]
+    if name.upper() not in known:
+        raise typer.BadParameter(f"{name!r} is no state; known: {', '.join(known)}", param_hint="--state")
+    return State(name.upper())
 
 
 def study(uid: UidArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
@@ -80,15 +103,69 @@ def study(uid: UidArgument, as_json: JsonOption = False, config: ConfigOption = 
         _print_record(record)
 
 
-def retry(uid: UidArgument, config: ConfigOption = None) -> None:
-    """Put a FAILED, IGNORED or CANCELLED study back in."""
+def retry(
+    uid: Annotated[str | None, typer.Argument(metavar="[UID]", help="Study Instance UID.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every study in a state; shows which and asks.")] = False,
+    state: Annotated[
+        str, typer.Option("--state", metavar="S", help="With --all: FAILED, IGNORED or CANCELLED.")
+    ] = "FAILED",
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="With --all: for so long, as 90s, 30min, 2h or 3d.")
+    ] = "0s",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --all: do not ask.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put a FAILED, IGNORED or CANCELLED study back in, or all of them."""
+    if (uid is None) != everything:
+        raise typer.BadParameter("name one study, or say --all", param_hint="UID")
     with open_ledger(config) as ledger:
-        state = ledger.retry(uid)
-    console().print(f"the study is {state}")
+        if uid is not None:
+            console().print(f"the study is {ledger.retry(uid)}")
+        else:
+            _retry_all(ledger, _state(state), _seconds(older_than), yes=yes)
+
+
+def _retry_all(ledger: Ledger, state: State, seconds: float, *, yes: bool) -> None:
+    if state not in ("FAILED", "IGNORED", "CANCELLED"):
+        raise typer.BadParameter("only FAILED, IGNORED and CANCELLED studies can be tried again", param_hint="--state")
+    found = [item for item in ledger.studies(state) if item.age_seconds >= seconds]
+    if not found:
+        console().print(f"no study is {state}{f' for {_ago(seconds)}' if seconds else ''}")
+        return
+    typer.echo(f"{_studies(len(found))} {state}:")
+    for reason, count in Counter(item.reason for item in found).most_common():
+        ages = [item.age_seconds for item in found if item.reason == reason]
+        typer.echo(f"  {count:>5}  for {_ago(min(ages))} to {_ago(max(ages))}: {reason or 'no reason given'}")
+    if not yes and not (sys.stdin.isatty() and typer.confirm(f"Try {_studies(len(found))} again?")):
+        typer.echo("nothing was changed" if sys.stdin.isatty() else "nothing was changed; --yes tries them again")
+        return
+    again = 0
+    with progress() as bar:
+        for item in bar.track(found, description="trying again"):
+            try:
+                ledger.retry(item.study_instance_uid)
+                again += 1
+            except NodeError as error:  # a late image has opened it anew meanwhile
+                print_error(f"{item.study_instance_uid}: {error}")
+    typer.echo(f"{_studies(again)} to be read or delivered again")
+
+
+def _studies(number: int) -> str:
+    return f"{number} {'study' if number == 1 else 'studies'}"
+
+
+def _seconds(age: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", age)
+    if match is None:
+        raise typer.BadParameter(f"{age!r} is no age; write 90s, 30min, 2h or 3d", param_hint="--older-than")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def cancel(uid: UidArgument, config: ConfigOption = None) -> None:
-    """Stop a study wherever it is; what was delivered stays delivered, and a later image opens it anew."""
+    """Stop a study wherever it is; what was delivered stays delivered, and a later image opens it anew.
+
+    While a study is still being sent, its images join what was cancelled, until none came for its quiet time.
+    """
     with open_ledger(config) as ledger:
         ledger.cancel(uid)
     console().print("the study is CANCELLED")

@@ -56,7 +56,7 @@ def commands() -> list[tuple[str, ...]]:
 def test_every_command_of_the_plan_is_there() -> None:
     assert {" ".join(command) for command in commands()} == {
         "up", "listen", "worker", "read", "send", "echo", "pull", "studies", "study", "retry", "cancel", "retract",
-        "phantom", "demo", "config show", "config check", "config passcode", "version",
+        "hold", "release", "push", "pause", "resume", "purge", "phantom", "demo", "config show", "config check", "config passcode", "version",
         "engine ask", "engine info", "engine check", "engine compile",
         "engine export", "engine evaluate", "engine bench",
         "plan list", "plan show", "plan check", "plan which",
@@ -280,7 +280,49 @@ def test_a_study_is_listed_shown_cancelled_and_tried_again(run: Run) -> None:
     assert status == 1
     assert "nothing is under way" in err
     assert "retract" in err
-    assert run("retry", "1.2.3")[1] == "the study is QUEUED\n"
+    assert run("retry", "1.2.3")[1] == "the study is RECEIVING\n"
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_study_is_held_released_and_pushed_by_hand(run: Run) -> None:
+    assert "is held" in run("hold", "1.2.3", "--reason", "being corrected")[1]
+    assert "\n    held by hand since" in run("studies")[1]
+    assert "being corrected" in run("study", "1.2.3")[1]
+    status, _, err = run("push", "1.2.3")
+    assert status == 1
+    assert "medrega-pacs release 1.2.3" in err
+    assert run("hold", "1.2.3")[0] == 1
+    assert "the study is RECEIVING" in run("release", "1.2.3")[1]
+    assert run("release", "1.2.3")[0] == 1
+    assert "the study is COMPLETE" in run("push", "1.2.3")[1]
+    assert run("push", "1.2.9")[0] == 1
+
+
+@pytest.mark.usefixtures("ledger")
+def test_pauses_are_told_with_the_studies(run: Run) -> None:
+    assert run("pause", "reading", "--reason", "new model")[1] == "reading is paused; resume lets it go on\n"
+    assert run("pause", "reading")[1] == "reading was paused already\n"
+    out = run("studies")[1]
+    assert out.startswith("reading is paused since")
+    assert "(new model)" in out.splitlines()[0]
+    assert json.loads(run("studies", "--json")[1])
+    assert run("resume", "reading")[1] == "reading goes on\n"
+    assert "paused" not in run("studies")[1]
+    assert run("pause", "everything")[0] == 2
+
+
+def test_all_failed_studies_are_shown_and_tried_again(run: Run, ledger: Ledger) -> None:
+    assert run("retry", "--all")[1] == "no study is FAILED\n"
+    ledger.intake.push("1.2.3")
+    ledger.cancel("1.2.3")
+    everything = ("retry", "--all", "--state", "CANCELLED")
+    assert run(*everything, "--older-than", "2h")[1] == "no study is CANCELLED for 2 h\n"
+    out = run(*everything)[1]
+    assert "1 study CANCELLED:\n      1  for 0 s to 0 s: cancelled on request\nnothing was changed" in out
+    assert "1 study to be read or delivered again" in run(*everything, "--yes")[1]
+    assert ledger.studies()[0].state == "COMPLETE"
+    assert run("retry")[0] == run("retry", "1.2.3", "--all")[0] == run(*everything, "--older-than", "soon")[0] == 2
+    assert run("retry", "--all", "--state", "READING")[0] == 2
 
 
 def test_the_longest_uid_is_listed_whole(run: Run, ledger: Ledger) -> None:
