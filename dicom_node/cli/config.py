@@ -45,7 +45,7 @@ def check(config: ConfigOption = None) -> None:
     settings = load_settings(config)
     if settings.listener.tls is not None:
         server_context(settings.listener.tls)
-    for peer in settings.sources:
+    for peer in (*settings.destinations, *settings.sources):
         if peer.tls is not None:
             client_context(peer.tls)
     Users(settings.dimse_users)

@@ -17,7 +17,7 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.dimse.status import rejection_of
-from dicom_node.dimse.tls import explain
+from dicom_node.dimse.tls import diagnose
 from dicom_node.settings.sources import Endpoint
 from engine.errors import NodeError, SettingsError
 
@@ -165,10 +165,11 @@ def associate(
 def _refusal(
     association: Association, peer: Peer, connected: bool, timeouts: Timeouts, tls: ssl.SSLContext | None
 ) -> PeerError:
+    refused = association.rejected_contexts or association.is_rejected
+    why = diagnose(peer.host, peer.port, tls, timeouts.association) if tls is not None and not refused else ""
+    if why:
+        return PeerError(f"no TLS connection with {peer} comes about: {why}", advice="check the tls settings")
     if not connected:
-        why = _failed_handshake(peer, timeouts, tls) if tls is not None else ""
-        if why:
-            return PeerError(f"no TLS connection with {peer} comes about: {why}", advice="check the tls settings")
         return PeerError(f"{peer} cannot be reached", advice="is it running, and are host, port and firewall right?")
     if association.rejected_contexts and not association.accepted_contexts:
         return PeerError(
@@ -186,17 +187,5 @@ def _refusal(
             advice=rejection.advice,
             retry=not rejection.permanent,
         )
-    return PeerError(f"{peer} broke the association request off or did not answer it")
-
-
-def _failed_handshake(peer: Peer, timeouts: Timeouts, tls: ssl.SSLContext) -> str:
-    """Why TLS fails, which the library keeps to itself: the handshake once more; empty if TLS is not what fails."""
-    try:
-        with socket.create_connection((peer.host, peer.port), timeouts.association) as plain:
-            try:
-                tls.wrap_socket(plain, server_hostname=peer.host).close()
-            except OSError as error:
-                return explain(error)
-    except OSError:
-        pass
-    return ""
+    advice = "" if tls is not None else "does it expect TLS?"
+    return PeerError(f"{peer} broke the association request off or did not answer it", advice=advice)
