@@ -8,13 +8,14 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from dicom_node.children import DRAIN_SECONDS, Child, Children, tethered
 from dicom_node.commitments import Commitments
 from dicom_node.dimse.listener import Listener
+from dicom_node.dimse.services import Service
 from dicom_node.intake.adoption import adopt
 from dicom_node.ledger import Ledger
 from dicom_node.process import StopSignal
@@ -25,6 +26,9 @@ from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
 from engine.runtime import model_path
+
+if TYPE_CHECKING:
+    from dicom_node.worklist.performer import Performer
 
 LISTENER_DRAIN_SECONDS: Final = 5
 _MIB: Final = 1 << 20
@@ -124,19 +128,30 @@ class Node:
             if server is not None:
                 self._children.add(server)
             commitments = Commitments(settings, spool, ledger)
+            services: list[Service] = [commitments]
+            performers: list[Performer] = []
+            if settings.worklists:
+                from dicom_node.dimse.ups import UpsEvents
+                from dicom_node.worklist.performer import Performer
+
+                services.append(UpsEvents(ledger.workitems.ask_cancel))
+                performers = [Performer(settings, one, spool, ledger) for one in settings.worklists]
             listener = Listener(
                 settings.listener,
                 spool,
                 ledger,
                 called_aets=settings.called_aets,
                 users=settings.dimse_users,
-                services=[commitments],
+                services=services,
                 on_evidence=sweeper.wake,
             )
             listener.start()
             commitments.start()
             stack.callback(commitments.stop)
             stack.callback(listener.stop, LISTENER_DRAIN_SECONDS)
+            for performer in performers:
+                performer.start()
+                stack.callback(performer.stop)
 
 
 class _OnlyOne:

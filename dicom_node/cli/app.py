@@ -12,7 +12,21 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from dicom_node.cli import config, demo, engine, network, node, plan, pull, purge, queue, reading, route, studies
+from dicom_node.cli import (
+    config,
+    demo,
+    engine,
+    network,
+    node,
+    plan,
+    pull,
+    purge,
+    queue,
+    reading,
+    route,
+    studies,
+    worklist,
+)
 from dicom_node.cli.common import examples, print_error
 from engine.errors import MedregaError
 
@@ -27,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (node, reading, network, pull, studies, queue, purge, demo):
+for module in (node, reading, network, pull, worklist, studies, queue, purge, demo):
     module.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(engine.app, name="engine")
