@@ -128,12 +128,12 @@ def associate(
     entity = AE(calling_aet)
     entity.connection_timeout = entity.acse_timeout = timeouts.association
     entity.dimse_timeout = entity.network_timeout = timeouts.dimse
-    connected: list[str] = []
+    connected: list[socket.socket] = []
 
     def opened(event: evt.Event) -> None:
-        connected.append(peer.host)
         transport = event.assoc.dul.socket
         if transport is not None and transport.socket is not None:
+            connected.append(transport.socket)
             # Without it each message waits for the peer's delayed acknowledgement, some 45 ms.
             transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -152,6 +152,8 @@ def associate(
             f"the host name of {peer} cannot be resolved", advice="is it right, and does DNS work?"
         ) from None
     if not association.is_established:
+        for connection in connected:
+            connection.close()  # the library leaves it open where the peer closed it first
         raise _refusal(association, peer, bool(connected), timeouts, tls)
     try:
         yield association
