@@ -22,6 +22,7 @@ from dicom_node.process import StopSignal
 from dicom_node.queue.broker import describe, is_embedded, server_command, wait_until_up
 from dicom_node.queue.dispatch import Dispatcher, make_app
 from dicom_node.queue.sweeper import Sweeper
+from dicom_node.retention import Retention
 from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -95,7 +96,11 @@ class Node:
             stack.enter_context(_OnlyOne(settings.data.path / name))
         ledger = Ledger.open(settings)
         stack.callback(ledger.close)
-        spool = Spool(settings.data.path, settings.data.minimum_free_mib * _MIB)
+        spool = Spool(
+            settings.data.path,
+            settings.data.minimum_free_mib * _MIB,
+            highest_percent=settings.retention.refuse_above_percent,
+        )
         if self._front:
             spool.clean()
             adopt(spool, ledger)
@@ -125,6 +130,9 @@ class Node:
             sweeper = Sweeper(settings, ledger, dispatcher)
             sweeper.start()
             stack.callback(sweeper.stop)
+            retention = Retention(settings, spool, ledger)
+            retention.start()
+            stack.callback(retention.stop)
             if server is not None:
                 self._children.add(server)
             commitments = Commitments(settings, spool, ledger)

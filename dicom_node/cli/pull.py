@@ -51,7 +51,12 @@ def pull(
     found = settings.source(source)
     ledger = Ledger.open(settings)
     try:
-        storage = Storage(Spool(settings.data.path, settings.data.minimum_free_mib << 20), ledger)
+        spool = Spool(
+            settings.data.path,
+            settings.data.minimum_free_mib << 20,
+            highest_percent=settings.retention.refuse_above_percent,
+        )
+        storage = Storage(spool, ledger)
         cancel = Cancel()
         with progress() as bar:
             task = bar.add_task(f"Fetching from {found.name}", total=None)

@@ -135,7 +135,12 @@ def serve(settings: Settings, descriptor: int) -> None:
     ledger = Ledger.open(settings)
     transfers = Transfers(ledger)
     try:
-        storage = Storage(Spool(settings.data.path, settings.data.minimum_free_mib * _MIB), ledger)
+        spool = Spool(
+            settings.data.path,
+            settings.data.minimum_free_mib * _MIB,
+            highest_percent=settings.retention.refuse_above_percent,
+        )
+        storage = Storage(spool, ledger)
         server = make_server(settings, storage, transfers)
         transfers.start()
         with socket.socket(fileno=descriptor) as opened:
