@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from dicom_node.ledger.models import Expectation, Instance, Run, Sending, Study
 from dicom_node.ledger.part import Part
 from dicom_node.ledger.records import OpenRun
+from dicom_node.ledger.states import GATHERING
 from dicom_node.process import owner_is_gone
 
 HEADERS = ""
@@ -41,7 +42,12 @@ class Expectations(Part):
             rows = session.execute(
                 select(Run.id, Run.last_image_at, Expectation)
                 .outerjoin(Expectation, Expectation.study_instance_uid == Run.study_instance_uid)
-                .where(Run.gathers, known, (Expectation.asked_at.is_(None)) | (Expectation.source != HEADERS))
+                .where(
+                    Run.state.in_(GATHERING),
+                    Run.gathers,
+                    known,
+                    (Expectation.asked_at.is_(None)) | (Expectation.source != HEADERS),
+                )
             ).all()
             return [
                 run_id
@@ -88,6 +94,7 @@ class Expectations(Part):
                 .join(Study, Study.study_instance_uid == Run.study_instance_uid)
                 .join(Sending, Sending.study_instance_uid == Run.study_instance_uid)
                 .where(
+                    Run.state.in_(GATHERING),
                     Run.gathers,
                     Study.held_at.is_(None),
                     Expectation.instances.is_not(None),
@@ -100,7 +107,7 @@ class Expectations(Part):
                 settled = expected.source == HEADERS or expected.asked_at - expected.since >= settle
                 if settled and self._all_released(session, run) and self._arrived(session, run) == expected.instances:
                     who = f"as {expected.source} counts" if expected.source else "as the sender's headers say"
-                    told = f"all {expected.instances} images arrived, {who}"
+                    told = f"{expected.instances} of {expected.instances} images arrived, {who}"
                     found[run.id] = OpenRun(run.id, run.study_instance_uid, run.last_image_at), told
             return list(found.values())
 

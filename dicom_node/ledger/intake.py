@@ -14,7 +14,7 @@ from dicom_node.ledger.database import DatabaseError
 from dicom_node.ledger.models import Event, Instance, Result, Run, Sending, Study
 from dicom_node.ledger.part import Part, unknown_study
 from dicom_node.ledger.records import OpenRun, ReceivedInstance
-from dicom_node.ledger.states import State
+from dicom_node.ledger.states import GATHERING, State
 from engine.errors import NodeError
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class Intake(Part):
         query = (
             select(Run.id, Run.study_instance_uid, Run.last_image_at)
             .join(Study, Study.study_instance_uid == Run.study_instance_uid)
-            .where(Run.state.in_((State.RECEIVING, State.CANCELLED)), Run.gathers, Study.held_at.is_(None))
+            .where(Run.state.in_(GATHERING), Run.gathers, Study.held_at.is_(None))
         )
         if quiet_since is not None:
             query = query.where(Run.last_image_at <= quiet_since)
@@ -155,13 +155,13 @@ class Intake(Part):
             study, run = self._latest(session, study_instance_uid)
             if study.held_at is not None:
                 raise NodeError("the study is held", advice=f"medrega-pacs release {study_instance_uid}")
+            if run.state not in (State.RECEIVING, State.COMPLETE, State.QUEUED):
+                raise NodeError(f"the study is {run.state}; one that receives or waits can be pushed")
+            run.priority, run.next_attempt_at, run.dispatched_at = 0, None, None
             if run.state is State.RECEIVING:
                 self._close(session, run, reason)
-            elif run.state in (State.COMPLETE, State.QUEUED):
-                run.priority, run.next_attempt_at, run.dispatched_at = 0, None, None
-                self._note(session, study_instance_uid, "push", reason, run.id)
             else:
-                raise NodeError(f"the study is {run.state}; one that receives or waits can be pushed")
+                self._note(session, study_instance_uid, "push", reason, run.id)
             return run.state
 
     def hold(self, study_instance_uid: str, reason: str = "") -> State:
@@ -205,7 +205,9 @@ class Intake(Part):
     def begin(self) -> None:
         """Begin all quiet times anew: while nobody listened, no image could arrive."""
         with self._database.write() as session:
-            session.execute(update(Run).where(Run.gathers).values(last_image_at=self._clock()))
+            session.execute(
+                update(Run).where(Run.state.in_(GATHERING), Run.gathers).values(last_image_at=self._clock())
+            )
 
     def _close(self, session: Session, run: Run, reason: str) -> bool:
         run.gathers = False

@@ -41,7 +41,9 @@ class Runs(Part):
             decision = asked_for(session, run.study_instance_uid, decision)
             action, why = switched(session, decision.route)
             reason = why if action is Action.OFF else decision.ignored
-            run.route, run.priority, run.plan = decision.route, decision.priority.rank, decision.plan
+            run.route, run.plan = decision.route, decision.plan
+            if run.priority:  # else it was pushed by hand
+                run.priority = decision.priority.rank
             run.decision, run.queue = decision.to_json(), decision.engine or ""
             told = "" if decision == Decision() else f"route {decision.route}, {decision.priority}"
             self._move(session, run, State.IGNORED if reason else State.QUEUED, reason or told)

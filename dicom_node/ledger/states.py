@@ -60,6 +60,9 @@ ACTIVE: Final = frozenset(
 )
 """States that something still has to happen in."""
 
+GATHERING: Final = frozenset({State.RECEIVING, State.CANCELLED})
+"""States in which images may still join a run: one that was cancelled while it received takes them until they end."""
+
 LEASED: Final = frozenset({State.READING, State.WRITING})
 """States in which a worker must hold the run's lease."""
 
