@@ -362,7 +362,7 @@ def test_a_held_study_in_the_queue_is_neither_sent_for_nor_claimed(site: Site) -
 
 def test_a_pushed_study_is_the_next_one(site: Site) -> None:
     for number in range(4):
-        site.image(study=f"1.2.{number}")
+        site.image(study=f"1.3.{number}")
         site.clock.forward(60)
         site.sweep()
     site.ledger.runs.queue_complete()
@@ -375,9 +375,9 @@ def test_a_pushed_study_is_the_next_one(site: Site) -> None:
 
     assert len(order()) == 5
     assert order()[0] == pushed
-    site.ledger.intake.push("1.2.3")
-    last = site.ledger.study("1.2.3").runs[0].id
-    assert order()[:2] == [last, pushed], "the oldest first of those that were pushed"
+    site.ledger.intake.push("1.3.0")
+    first = site.ledger.study("1.3.0").runs[0].id
+    assert order()[:2] == [first, pushed], "the oldest first of those that were pushed"
 
 
 def test_a_study_cancelled_while_it_is_sent_stays_cancelled_until_a_quiet_time_later(site: Site) -> None:
