@@ -49,10 +49,9 @@ class Host:
     def running(self, words: Sequence[str | Path], log: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         """Run a command on it as on another machine, and end it in order."""
         with log.open("ab") as out:
-            apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-            process = subprocess.Popen(
-                [*self.prefix, *apart, *map(str, words)], stdout=out, stderr=subprocess.STDOUT, cwd=folder
-            )
+            apart = [*self.prefix, "unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+            named = ["sh", "-c", 'hostname "$0" && exec "$@"', self.name, *map(str, words)]
+            process = subprocess.Popen([*apart, *named], stdout=out, stderr=subprocess.STDOUT, cwd=folder)
         try:
             yield process
         finally:

@@ -20,6 +20,7 @@ from peers import ENDED, SCRIPT, running, wait_until
 from ports import free_port
 from postgresql import PASSWORD, cluster
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 
 from dicom_node.dimse.scu import StoredFile
 from dicom_node.ledger import Ledger, State
@@ -61,13 +62,17 @@ class Site:
     def log(self, host: machines.Host) -> str:
         return "".join(path.read_text(encoding="utf-8") for path in self.folder.glob(f"{host.name}-*.log"))
 
-    def send(self, seed: int) -> str:
-        """Send a phantom from the front's host; its study instance UID."""
+    def phantom(self, seed: int) -> Path:
+        """A study of one image."""
         write_phantoms(self.folder / f"phantom{seed}", 1, seed)
         (path,) = (self.folder / f"phantom{seed}").rglob("*.dcm")
-        command = ["/usr/bin/storescu", "-xs", "-aec", "MEDREGA", self.front.address, str(self.port), str(path)]
-        subprocess.run([*self.front.prefix, *command], check=True, capture_output=True)
-        return str(dcmread(path, stop_before_pixels=True).StudyInstanceUID)
+        return path
+
+    def send(self, *paths: Path, to: str | None = None) -> str:
+        """Send images of a study from the front's host, to it or to another; the study instance UID."""
+        words = ["-xs", "-aec", "MEDREGA", to or self.front.address, str(self.port), *map(str, paths)]
+        subprocess.run([*self.front.prefix, "/usr/bin/storescu", *words], check=True, capture_output=True)
+        return str(dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID)
 
     def state(self, study: str) -> State | None:
         return next((s.state for s in self.ledger.studies() if s.study_instance_uid == study), None)
@@ -114,7 +119,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             path = "{tmp_path / "data"}"
             minimum_free_mib = 1
             [listener]
-            host = "{front.address}"
+            host = "0.0.0.0"
             port = {port}
             promiscuous = true
             [completion]
@@ -152,7 +157,7 @@ def test_a_reader_that_is_cut_off_in_mid_reading_is_replaced_and_nothing_comes_t
     for host in site.readers:
         wait_until(lambda host=host: site.log(host).count("worker ready") == 2, f"the workers of {host.name}")
     wait_until(lambda: "listening" in site.log(site.front), "the listener", processes[0])
-    study = site.send(5)
+    study = site.send(site.phantom(5))
     wait_until(lambda: site.state(study) is State.READING, "a reader takes the study")
     reader = next(host for host in site.readers if '"attempt": 1' in site.log(host))
     other = next(host for host in site.readers if host is not reader)
@@ -165,7 +170,30 @@ def test_a_reader_that_is_cut_off_in_mid_reading_is_replaced_and_nothing_comes_t
     reader.heal()
     wait_until(lambda: "the run has become" in site.log(reader), "the one that was cut off learns that it lost the run")
     # The site is whole again: what comes now is read, by whichever.
-    second = site.send(6)
+    second = site.send(site.phantom(6))
     wait_until(lambda: site.state(second) in ENDED, "another study")
     results = [result.sop_instance_uid for uid in (study, second) for result in site.ledger.study(uid).results]
     assert site.arrivals() == Counter(results)
+
+
+def test_two_listeners_on_two_hosts_receive_one_study_and_it_is_read_once(site: Site) -> None:
+    reader = site.readers[0]
+    for host in (site.front, reader):
+        site.start(host, "listen")
+    for host in (site.front, reader):
+        wait_until(lambda host=host: "listening" in site.log(host), f"the listener of {host.name}")
+    images = []
+    for number in range(6):
+        image = dcmread(site.phantom(5))
+        image.InstanceNumber = number + 1
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        images.append(site.folder / f"{number}.dcm")
+        image.save_as(images[-1])
+    for number, path in enumerate(images):
+        study = site.send(path, to=(site.front, reader)[number % 2].address)
+    site.send(images[0], to=reader.address)  # once more, to the other one
+    wait_until(lambda: site.state(study) is State.QUEUED, "the study is complete")
+    record = site.ledger.study(study)
+    assert [(run.number, run.instances) for run in record.runs] == [(1, 6)]
+    assert record.conflicts == 0
+    assert len(list((site.folder / "data" / "studies" / study).iterdir())) == 6
