@@ -75,6 +75,8 @@ class Expectations(Part):
             if found is None:
                 found = Expectation(study_instance_uid=study_instance_uid, source=source, since=now)
                 session.add(found)
+            elif source == HEADERS == found.source:
+                instances = max(instances or 0, found.instances or 0)  # one of them was made before others
             elif (found.source, found.instances) != (source, instances):
                 found.since = now
             found.source, found.instances, found.asked_at = source, instances, now

@@ -20,6 +20,7 @@ class Unread(NamedTuple):
     path: str
     transfer_syntax_uid: str
     sop_instance_uid: str
+    study_instance_uid: str
 
 
 class Indexed(NamedTuple):
@@ -42,7 +43,13 @@ class Headers(Part):
             open_studies = open_studies.where(Run.id == run_id)
         with self._database.read() as session:
             rows = session.execute(
-                select(Instance.id, Instance.path, Instance.transfer_syntax_uid, Instance.sop_instance_uid)
+                select(
+                    Instance.id,
+                    Instance.path,
+                    Instance.transfer_syntax_uid,
+                    Instance.sop_instance_uid,
+                    Instance.study_instance_uid,
+                )
                 .where(
                     Instance.header.is_(None),
                     Instance.run_id.is_not(None),

@@ -32,6 +32,7 @@ _HEADER: Final = (
     "ViewPosition",
     "Laterality",
     "ImageLaterality",
+    "NumberOfStudyRelatedInstances",
     "Rows",
     "ViewCodeSequence",
 )
@@ -55,6 +56,8 @@ class Header:
     ----------
     image : bool
         Whether it has pixels.
+    of_study : int
+        How many objects its study has, where the sender says so (0020,1208).
     unreadable : str
         Why its header could not be read; nothing else is known then.
     """
@@ -68,6 +71,7 @@ class Header:
     station: str = ""
     image_types: tuple[str, ...] = ()
     image: bool = False
+    of_study: int = 0
     unreadable: str = ""
 
     def to_json(self) -> str:
@@ -112,7 +116,15 @@ def header_of(dataset: Dataset) -> Header:
         station=_word(dataset.get("StationName")),
         image_types=tuple(_word(word) for word in (types if isinstance(types, MultiValue) else [types])),
         image=bool(dataset.get("Rows")),
+        of_study=_of_study(dataset),
     )
+
+
+def _of_study(dataset: Dataset) -> int:
+    try:
+        return max(0, int(dataset.get("NumberOfStudyRelatedInstances") or 0))
+    except READ_ERRORS:
+        return 0
 
 
 def read_person(files: Iterable[tuple[Path, str]]) -> Person:

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.expectations import HEADERS
 from dicom_node.routing.header import read_header
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -58,6 +59,7 @@ class Index:
             If the ledger cannot be reached.
         """
         headers = {}
+        counts: dict[str, int] = {}
         for item in self._ledger.headers.unread(_BATCH, run_id):
             header = read_header(self._spool.path(item.path), item.transfer_syntax_uid)
             if header.unreadable:
@@ -67,7 +69,11 @@ class Index:
                     reason=header.unreadable,
                 )
             headers[item.id] = header.to_json()
+            counts[item.study_instance_uid] = max(header.of_study, counts.get(item.study_instance_uid, 0))
         self._ledger.headers.enter(headers)
+        for study_instance_uid, instances in counts.items():
+            if instances:
+                self._ledger.expectations.answered(study_instance_uid, HEADERS, instances)
         return len(headers)
 
     def _run(self) -> None:
