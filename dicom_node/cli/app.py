@@ -15,6 +15,7 @@ import typer
 from dicom_node.cli import (
     config,
     demo,
+    destinations,
     engine,
     network,
     node,
@@ -44,6 +45,7 @@ app = typer.Typer(
 for module in (node, reading, network, pull, worklist, studies, queue, purge, demo):
     module.register(app)
 app.add_typer(config.app, name="config")
+app.add_typer(destinations.app, name="destinations")
 app.add_typer(engine.app, name="engine")
 app.add_typer(plan.app, name="plan")
 app.add_typer(route.app, name="route")

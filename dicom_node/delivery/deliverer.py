@@ -1,19 +1,25 @@
-"""Delivery: a run's results to one destination by C-STORE, in one association, tried again until they arrive."""
+"""Delivery: a run's results to one destination, in one association or request, tried again until they arrive.
+
+Refusals of an object are its own; a destination that cannot be reached opens its circuit (`ledger.destinations`), and
+then one question at intervals stands for all that waits.
+"""
 
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 import structlog
 
-from dicom_node.dimse.scu import Peer, PeerError, SendResult, StoredFile, Timeouts, send
+from dicom_node.delivery.transport import Transport, open_transport
+from dicom_node.dimse.scu import PeerError, SendResult, StoredFile
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
 from dicom_node.ledger.database import DatabaseError
 from dicom_node.ledger.part import Clock
-from dicom_node.ledger.records import DueDelivery, Outcome
+from dicom_node.ledger.records import Circuit, Contact, DueDelivery, Outcome
 from dicom_node.process import new_owner
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -55,32 +61,56 @@ class Deliverer:
         with structlog.contextvars.bound_contextvars(run=run_id, destination=destination):
             try:
                 try:
-                    outcomes = self._attempt(run_id, destination, owner, due)
+                    outcomes, contact = self._attempt(run_id, destination, owner, due)
                 except (LeaseLostError, DatabaseError):
                     raise
                 except Exception as error:  # the task's outermost edge: one odd object must not hold its run for ever
                     log.error("unexpected error", exc_info=error)
                     reason = f"unexpected error {type(error).__name__}"
-                    outcomes = [self._outcome(item, None, reason, retry=False) for item in due]
-                state = self._ledger.deliveries.finish(run_id, destination, owner, _together(outcomes))
+                    outcomes, contact = [self._outcome(item, None, reason, retry=False) for item in due], None
+                state = self._ledger.deliveries.finish(run_id, destination, owner, _together(outcomes), contact)
             except LeaseLostError as error:
                 log.warning("delivery given up", reason=str(error))
                 return
             arrived = sum(outcome.state is DeliveryState.DELIVERED for outcome in outcomes)
-            log.info("delivery tried", arrived=arrived, of=len(outcomes), state=state)
+            log.info("delivery tried", arrived=arrived, of=len(due), state=state)
+            self._tell_of_circuit(destination, contact, probe=due[0].probe)
             if state is State.FAILED:
                 log.error("delivery failed for good", reason=next((o.reason for o in outcomes if o.reason), ""))
+
+    def _tell_of_circuit(self, destination: str, contact: Contact | None, *, probe: bool) -> None:
+        if contact is None or contact.answered != probe:
+            return
+        if probe:
+            log.info("destination answers again; what waited for it is sent")
+        elif self._ledger.destinations.circuit(destination) is not Circuit.CLOSED:
+            log.error("destination was not reached several times; nothing is sent there until it answers")
 
     def _lease_seconds(self) -> float:
         """Above the longest silence of a peer, twice."""
         settings = self._settings.delivery
         return 2 * (settings.association_timeout_seconds + settings.dimse_timeout_seconds) + 60
 
-    def _attempt(self, run_id: str, destination: str, owner: str, due: list[DueDelivery]) -> list[Outcome]:
+    def _attempt(
+        self, run_id: str, destination: str, owner: str, due: list[DueDelivery]
+    ) -> tuple[list[Outcome], Contact | None]:
+        """What became of each, and of the destination; deliveries that are left out wait as before."""
         try:
-            target = self._settings.destination(destination)
+            transport = open_transport(self._settings.destination(destination), self._settings)
         except SettingsError as error:
-            return [self._outcome(item, None, error.explained, retry=False) for item in due]
+            return [self._outcome(item, None, error.explained, retry=False) for item in due], None
+        with closing(transport):
+            return self._send(transport, run_id, destination, owner, due)
+
+    def _send(
+        self, transport: Transport, run_id: str, destination: str, owner: str, due: list[DueDelivery]
+    ) -> tuple[list[Outcome], Contact | None]:
+        if due[0].probe:
+            try:
+                transport.probe()
+            except PeerError as error:
+                if not error.answered:
+                    return [], self._unreached(error.explained)
         outcomes: list[Outcome] = []
         files: list[tuple[DueDelivery, StoredFile]] = []
         for item in due:
@@ -89,27 +119,40 @@ class Deliverer:
             except MedregaError as error:
                 outcomes.append(self._outcome(item, None, error.explained, retry=False))
         waiting = iter([item for item, _ in files])
+        lost: list[str] = []
+        answered = False
 
         def sent(result: SendResult) -> None:
+            nonlocal answered
             item = next(waiting)
             outcome = self._outcome(item, result.status, result.reason, retry=result.retry, ok=result.ok)
             if result.ok:
                 self._ledger.deliveries.arrived(outcome)
             outcomes.append(outcome)
+            answered |= result.status is not None or not result.retry
+            if result.status is None and result.retry:
+                lost.append(result.reason)
             self._ledger.deliveries.renew(run_id, destination, owner, self._lease_seconds())
 
-        settings = self._settings.delivery
+        if not files:
+            return outcomes, None
         try:
-            send(
-                [file for _, file in files],
-                Peer.of(target),
-                self._settings.listener.aet,
-                Timeouts(settings.association_timeout_seconds, settings.dimse_timeout_seconds),
-                on_result=sent,
-            )
+            transport.send([file for _, file in files], sent)
         except PeerError as error:
             outcomes += [self._outcome(item, None, error.explained, retry=error.retry) for item in waiting]
-        return outcomes
+            if not (answered or error.answered):
+                return outcomes, self._unreached(error.explained)
+        return outcomes, Contact(answered=True) if answered or not lost else self._unreached(lost[0])
+
+    def _unreached(self, reason: str) -> Contact:
+        settings = self._settings.delivery
+        return Contact(
+            answered=False,
+            reason=reason,
+            opens_after=settings.breaker_failures,
+            probe_seconds=settings.probe_seconds,
+            give_up_before=self._clock() - timedelta(hours=settings.max_hours),
+        )
 
     def _open(self, item: DueDelivery) -> StoredFile:
         """The stored object, if it is still the one that was made."""

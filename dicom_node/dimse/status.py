@@ -66,6 +66,7 @@ _STATUSES: Final[Mapping[int, Meaning]] = {
     # It was negotiated and is refused all the same: a rule over there, which stays until someone changes it.
     0x0122: Meaning(Kind.PERMANENT, "refused: SOP class not supported", "let the peer take this SOP class from us"),
     0x0124: Meaning(Kind.PERMANENT, "refused: not authorized", "let our AE title store at the peer"),
+    0xC122: Meaning(Kind.PERMANENT, "referenced transfer syntax not supported"),  # of STOW-RS
     0x0211: Meaning(Kind.PERMANENT, "unrecognized operation"),
     0x0212: Meaning(Kind.PERMANENT, "mistyped argument"),
 }

@@ -56,9 +56,11 @@ def commands() -> list[tuple[str, ...]]:
 def test_every_command_of_the_plan_is_there() -> None:
     assert {" ".join(command) for command in commands()} == {
         "up", "listen", "worker", "read", "send", "echo", "pull", "worklist", "studies", "study", "retry", "cancel", "retract",
-        "hold", "release", "push", "pause", "resume", "purge", "phantom", "demo", "config show", "config check", "config passcode", "version",
+        "hold", "release", "push", "pause", "resume", "purge",
+        "phantom", "demo", "config show", "config check", "config passcode", "version",
         "engine ask", "engine info", "engine check", "engine compile",
         "engine export", "engine evaluate", "engine bench",
+        "destinations pause", "destinations resume", "destinations probe",
         "plan list", "plan show", "plan check", "plan which",
         "route test", "route list", "route check", "route off", "route shadow", "route on",
     }  # fmt: skip

@@ -1,0 +1,136 @@
+"""``destinations``: where results go, how each does, and holding one back."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings, open_ledger, print_error
+
+if TYPE_CHECKING:
+    from dicom_node.ledger.records import DestinationRecord
+
+app = typer.Typer(
+    help="List the destinations of results: how each does, what waits for it, and its last error.",
+    epilog=examples("destinations", "destinations --json", "destinations pause pacs", "destinations probe pacs"),
+    invoke_without_command=True,
+)
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A destination of the settings.")]
+
+
+@app.callback()
+def destinations(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """List the destinations of results: how each does, what waits for it, and its last error."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = load_settings(config)
+    with open_ledger(config) as ledger:
+        records = ledger.destinations.all(item.name for item in settings.destinations)
+    if as_json:
+        typer.echo(json.dumps([asdict(record) for record in records], indent=2, default=_plain))
+        return
+    if not records:
+        console().print("no destination is set")
+        return
+    places = {item.name: str(item) for item in settings.destinations}
+    rows = [("destination", "where", "state", "waiting", "oldest", "delivered")]
+    rows += [
+        (
+            record.name,
+            places.get(record.name, "not in the settings"),
+            _state(record),
+            str(record.waiting),
+            _age(record.oldest),
+            _age(record.delivered_at),
+        )
+        for record in records
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, reason in zip(rows, ["", *map(_reason, records)], strict=True):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if reason:
+            typer.echo(f"    {reason}")
+
+
+@app.command(epilog=examples("destinations pause pacs"))
+def pause(name: NameArgument, config: ConfigOption = None) -> None:
+    """Send nothing to a destination until it is resumed; what is under way ends first, the rest waits."""
+    load_settings(config).destination(name)
+    with open_ledger(config) as ledger:
+        done = ledger.destinations.pause(name)
+    console().print(f"{name} is paused" if done else f"{name} is paused already")
+
+
+@app.command(epilog=examples("destinations resume pacs"))
+def resume(name: NameArgument, config: ConfigOption = None) -> None:
+    """Send to a paused destination again, at once; the hours that results are tried for begin anew."""
+    with open_ledger(config) as ledger:
+        waiting = ledger.destinations.resume(name)
+    console().print(f"{name} is resumed; {waiting} result{'s' * (waiting != 1)} wait{'s' * (waiting == 1)} for it")
+
+
+@app.command(epilog=examples("destinations probe pacs"))
+def probe(name: NameArgument, config: ConfigOption = None) -> None:
+    """Ask a destination now whether it answers (C-ECHO, or a query); if it does, all that waits is sent at once."""
+    from dicom_node.delivery.transport import open_transport
+    from dicom_node.dimse.scu import PeerError
+    from dicom_node.ledger.records import Contact
+
+    settings = load_settings(config)
+    destination = settings.destination(name)
+    seconds = 0.0
+    with closing(open_transport(destination, settings)) as transport, open_ledger(config) as ledger:
+        try:
+            seconds = transport.probe()
+        except PeerError as error:
+            if not error.answered:
+                ledger.destinations.probed(name, Contact(answered=False, reason=error.explained))
+                raise
+            print_error(str(error), error.advice)  # it is there, and has no such service
+        waiting = ledger.destinations.probed(name, Contact(answered=True))
+    console().print(f"{destination} answered in {seconds * 1000:.0f} ms" if seconds else f"{destination} answered")
+    if waiting:
+        console().print(f"{waiting} result{'s' * (waiting != 1)} that waited will be sent now")
+
+
+def _state(record: DestinationRecord) -> str:
+    if record.paused_at is not None:
+        return "paused"
+    if record.circuit != "closed":
+        return "down"
+    return "failing" if record.failures else "ok"
+
+
+def _reason(record: DestinationRecord) -> str:
+    if not record.reason or record.failed_at is None:
+        return ""
+    again = f", asked again {_when(record.retry_at)}" if record.retry_at is not None else ""
+    times = f", {record.failures} times in a row" if record.failures > 1 else ""
+    return f"last error {_age(record.failed_at)} ago{times}{again}: {record.reason}"
+
+
+def _when(value: datetime) -> str:
+    return f"at {value.astimezone():%H:%M:%S}"
+
+
+def _age(value: datetime | None) -> str:
+    if value is None:
+        return ""
+    seconds = max(0.0, (datetime.now(UTC) - value).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
