@@ -26,6 +26,7 @@ from dicom_node.intake.storage import Storage
 from dicom_node.intake.transfers import Transfers
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
+from dicom_node.queue.wake import Bell
 from dicom_node.settings import Settings
 from dicom_node.settings.tls import TlsSettings
 from dicom_node.spool import Spool
@@ -133,7 +134,8 @@ def serve(settings: Settings, descriptor: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     ledger = Ledger.open(settings)
-    transfers = Transfers(ledger)
+    bell = Bell(settings)
+    transfers = Transfers(ledger, bell.ring)
     try:
         spool = Spool(
             settings.data.path,
@@ -148,6 +150,7 @@ def serve(settings: Settings, descriptor: int) -> None:
             server.run([opened])
     finally:
         transfers.stop()
+        bell.close()
         ledger.close()
 
 
