@@ -51,11 +51,12 @@ class Site:
     ledger: Ledger
     port: int
     pacs: Path
+    certificate: tuple[Path, Path]
     stack: ExitStack
 
-    def start(self, host: machines.Host, part: str) -> subprocess.Popen[bytes]:
+    def start(self, host: machines.Host, part: str, config: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a part of the node on a host."""
-        command = [sys.executable, "-m", "dicom_node.cli", part, "--config", self.config]
+        command = [sys.executable, "-m", "dicom_node.cli", part, "--config", config or self.config]
         log = self.folder / f"{host.name}-{part}.log"
         return self.stack.enter_context(host.running(command, log, self.folder))
 
@@ -148,31 +149,67 @@ def site(tmp_path: Path) -> Iterator[Site]:
         # A socket in the file system is reached from every namespace.
         ledger = Ledger(database.local_url)
         stack.callback(ledger.close)
-        yield Site(front, readers, tmp_path, config, ledger, port, pacs, stack.enter_context(ExitStack()))
+        yield Site(front, readers, tmp_path, config, ledger, port, pacs, (crt, key), stack.enter_context(ExitStack()))
 
 
-def test_a_reader_that_is_cut_off_in_mid_reading_is_replaced_and_nothing_comes_twice(site: Site) -> None:
+def changed(site: Site, name: str, old: str, new: str, more: str = "") -> Path:
+    """The settings of a host on which something is otherwise."""
+    content = site.config.read_text(encoding="utf-8")
+    assert old in content
+    path = site.folder / f"{name}.toml"
+    path.write_text(content.replace(old, new) + more, encoding="utf-8")
+    return path
+
+
+def test_a_reader_that_is_cut_off_is_replaced_by_one_without_the_folder_and_nothing_comes_twice(site: Site) -> None:
+    front, (first, second) = site.front, site.readers
+    web, token = free_port(), site.folder / "token"
+    token.write_text("0123456789abcdef0123456789abcdef\n", encoding="ascii")
+    crt, key = site.certificate
+    server = f"""
+            [dicomweb]
+            enabled = true
+            host = "{front.address}"
+            port = {web}
+            tls = {{ certificate = "{crt}", key = "{key}", require_client = false }}
+            [[dicomweb_users]]
+            name = "GPU"
+            token_file = "{token}"
+            rights = ["retrieve", "work"]
+            """
+    client = f"""
+            [front]
+            url = "https://{front.address}:{web}"
+            token_file = "{token}"
+            tls = {{ ca = "{crt}" }}
+            """
+    lease = f"lease_seconds = {LEASE_SECONDS}"
+    listening = changed(site, "front", "promiscuous = true", "promiscuous = true", server)
+    delivering = changed(site, "delivery", lease, "concurrency = 0")
+    apart = changed(site, "apart", lease, f'{lease}\npixels = "wado"', client)
+    apart.write_text(apart.read_text().replace(str(site.folder / "data"), str(site.folder / "elsewhere")))
     # All at once, on an empty database: their migrations must not meet.
-    processes = [site.start(site.front, "listen"), *(site.start(host, "worker") for host in site.readers)]
-    for host in site.readers:
-        wait_until(lambda host=host: site.log(host).count("worker ready") == 2, f"the workers of {host.name}")
-    wait_until(lambda: "listening" in site.log(site.front), "the listener", processes[0])
+    listener = site.start(front, "listen", listening)
+    for host, config, workers in ((front, delivering, 1), (first, site.config, 2)):
+        site.start(host, "worker", config)
+        wait_until(lambda h=host, n=workers: site.log(h).count("worker ready") == n, f"the workers of {host.name}")
+    wait_until(lambda: "listening" in site.log(front), "the listener", listener)
     study = site.send(site.phantom(5))
-    wait_until(lambda: site.state(study) is State.READING, "a reader takes the study")
-    reader = next(host for host in site.readers if '"attempt": 1' in site.log(host))
-    other = next(host for host in site.readers if host is not reader)
-    reader.cut_off()
+    wait_until(lambda: site.state(study) is State.READING, "the first reader takes the study")
+    first.cut_off()
+    site.start(second, "worker", apart)
     wait_until(lambda: site.state(study) in ENDED, "the other reader reads it")
-    assert site.state(study) is State.DELIVERED
     record = site.ledger.study(study)
-    assert '"attempt": 2' in site.log(other)
+    assert record.runs[-1].state is State.DELIVERED, record.runs[-1].reason
     assert record.runs[0].attempts == 2
-    reader.heal()
-    wait_until(lambda: "the run has become" in site.log(reader), "the one that was cut off learns that it lost the run")
+    assert '"attempt": 2' in site.log(second)
+    assert not list((site.folder / "elsewhere").rglob("*.dcm")), "what was fetched is gone again"
+    first.heal()
+    wait_until(lambda: "the run has become" in site.log(first), "the one that was cut off learns that it lost the run")
     # The site is whole again: what comes now is read, by whichever.
-    second = site.send(site.phantom(6))
-    wait_until(lambda: site.state(second) in ENDED, "another study")
-    results = [result.sop_instance_uid for uid in (study, second) for result in site.ledger.study(uid).results]
+    another = site.send(site.phantom(6))
+    wait_until(lambda: site.state(another) in ENDED, "another study")
+    results = [result.sop_instance_uid for uid in (study, another) for result in site.ledger.study(uid).results]
     assert site.arrivals() == Counter(results)
 
 
