@@ -68,7 +68,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _PREAMBLE: Final = 128
 _PROCESSING_EQUIPMENT: Final = "109102"
 _SOFTWARE: Final = "medrega-pacs "
-"""How the software version of every result's Contributing Equipment begins, whatever the model."""
+"""How one of the software versions of every result begins, whatever the model."""
 _DICOMDIR_CLASS: Final = "1.2.840.10008.1.3.10"
 _IDENTITY: Final = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
 _IN_META: Final = {"SOPInstanceUID": "MediaStorageSOPInstanceUID", "SOPClassUID": "MediaStorageSOPClassUID"}
@@ -268,14 +268,22 @@ def load_studies(paths: Iterable[Path]) -> tuple[list[Study], list[tuple[Path, M
 
 
 def is_own_result(header: Dataset) -> bool:
-    """Whether Contributing Equipment (PS3.3 C.12.1.5) says that this software made an object; it is never read."""
+    """Whether this software made an object, which is never read.
+
+    Contributing Equipment (PS3.3 C.12.1.5) says so, or General Equipment (C.7.5.1): archives change the rest.
+    """
+    if _names_us(header.get("SoftwareVersions")):
+        return True
     for item in header.get("ContributingEquipmentSequence") or ():
         purposes = [str(purpose.get("CodeValue") or "") for purpose in item.get("PurposeOfReferenceCodeSequence") or ()]
-        versions = item.get("SoftwareVersions") or ()
-        named = [versions] if isinstance(versions, str) else [str(version) for version in versions]
-        if _PROCESSING_EQUIPMENT in purposes and any(name.startswith(_SOFTWARE) for name in named):
+        if _PROCESSING_EQUIPMENT in purposes and _names_us(item.get("SoftwareVersions")):
             return True
     return False
+
+
+def _names_us(versions: str | Iterable[object] | None) -> bool:
+    named = [versions] if isinstance(versions, str) else [str(version) for version in versions or ()]
+    return any(name.startswith(_SOFTWARE) for name in named)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

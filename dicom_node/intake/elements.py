@@ -11,6 +11,7 @@ from pydicom.uid import UID
 
 _SOP_CLASS: Final = 0x0008_0016
 _SOP_INSTANCE: Final = 0x0008_0018
+_SOFTWARE_VERSIONS: Final = 0x0018_1020
 _CONTRIBUTING_EQUIPMENT: Final = 0x0018_A001
 _STUDY: Final = 0x0020_000D
 _SERIES: Final = 0x0020_000E
@@ -43,7 +44,7 @@ def leading_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str)
     -------
     tuple of str or None
         None for whatever is not plain: another byte order, deflated, elements out of order or beyond the head, a UID
-        that is missing or no UID, Contributing Equipment that must be looked at. Then the data set has to be parsed.
+        that is missing or no UID, equipment that must be looked at. Then the data set has to be parsed.
     """
     implicit = _is_implicit(transfer_syntax_uid)
     if implicit is None:
@@ -81,6 +82,8 @@ def _walk(head: bytes, implicit: bool) -> dict[int, str]:
             at = _end_of_sequence(head, at, implicit)
             continue
         end = at + length
+        if tag == _SOFTWARE_VERSIONS and b"medrega-pacs" in head[at:end]:
+            raise _Unusual
         if tag in _WANTED:
             value = head[at:end].rstrip(b"\0 ")
             if len(value) > 64 or end > len(head) or not _UIDS.fullmatch(value):

@@ -24,6 +24,7 @@ CANNOT_UNDERSTAND: Final = 0xC000
 _TAGS: Final = (
     "SOPClassUID",
     "SOPInstanceUID",
+    "SoftwareVersions",
     "ContributingEquipmentSequence",
     "StudyInstanceUID",
     "SeriesInstanceUID",
@@ -54,7 +55,7 @@ class Identity:
     Parameters
     ----------
     own : bool
-        Whether its Contributing Equipment (PS3.3 C.12.1.5) says that a node of this kind made it.
+        Whether it says that a node of this kind made it.
     """
 
     study_instance_uid: str

@@ -110,9 +110,10 @@ class Storage:
         )
         return Receiving(self, arrival, self.spool.incoming(head))
 
-    def is_own(self, sop_instance_uid: str) -> bool:
-        """Whether this node made the object."""
-        return _may_be_own(sop_instance_uid) and self.ledger.intake.is_own_result(sop_instance_uid)
+    def is_own(self, sop_instance_uid: str, series_instance_uid: str) -> bool:
+        """Whether this node made the object, or its series: an archive that compresses may give an object a new UID."""
+        uids = [uid for uid in (sop_instance_uid, series_instance_uid) if _may_be_own(uid)]
+        return bool(uids) and self.ledger.intake.is_own_result(*uids)
 
     def enter(self, stored: Stored, received: ReceivedInstance) -> None:
         """Enter a stored object in the ledger."""
@@ -193,7 +194,7 @@ class Receiving:
         study = identity.study_instance_uid
         if arrival.study_instance_uid not in ("", study):
             raise RefusedError("the object belongs to another study than the request's", DOES_NOT_MATCH)
-        if identity.own or self._storage.is_own(arrival.sop_instance_uid):
+        if identity.own or self._storage.is_own(arrival.sop_instance_uid, identity.series_instance_uid):
             log.info(
                 "own result not stored", sop_instance_uid=arrival.sop_instance_uid, calling_aet=arrival.calling_aet
             )

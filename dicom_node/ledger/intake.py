@@ -84,10 +84,11 @@ class Intake(Part):
             .values(last_image_at=self._clock())
         )
 
-    def is_own_result(self, sop_instance_uid: str) -> bool:
-        """Whether this node made the object."""
+    def is_own_result(self, *uids: str) -> bool:
+        """Whether this node made an object or series with one of these UIDs."""
+        of_these = Result.sop_instance_uid.in_(uids) | Result.series_instance_uid.in_(uids)
         with self._database.read() as session:
-            return session.scalar(select(Result.id).where(Result.sop_instance_uid == sop_instance_uid)) is not None
+            return session.scalar(select(Result.id).where(of_these).limit(1)) is not None
 
     def known_paths(self, paths: Iterable[str]) -> set[str]:
         """Those of the paths that have an entry which does not say that they were purged."""

@@ -181,8 +181,10 @@ class _Reasons:
     def __init__(self, session: Session, terms: Terms, only: str | None = None) -> None:
         here: ColumnElement[bool] = Run.study_instance_uid == only if only is not None else true()
         later = aliased(Run)
-        latest = (
-            select(func.max(later.number)).where(later.study_instance_uid == Run.study_instance_uid).scalar_subquery()
+        latest = (  # of those that are read
+            select(func.max(later.number))
+            .where(later.study_instance_uid == Run.study_instance_uid, later.state != State.IGNORED)
+            .scalar_subquery()
         )
         self._needed: dict[str, str] = {}
         states = select(Run.study_instance_uid, Run.state).where(

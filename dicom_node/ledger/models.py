@@ -191,7 +191,7 @@ class Result(Base):
     run_id: Mapped[str] = mapped_column(RUN_ID, ForeignKey("run.id"))
     sop_instance_uid: Mapped[str] = mapped_column(UID, index=True)
     sop_class_uid: Mapped[str] = mapped_column(UID)
-    series_instance_uid: Mapped[str] = mapped_column(UID)
+    series_instance_uid: Mapped[str] = mapped_column(UID, index=True)
     kind: Mapped[str] = mapped_column(String(64))
     sha256: Mapped[str] = mapped_column(DIGEST)
     path: Mapped[str] = mapped_column(Text)

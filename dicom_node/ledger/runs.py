@@ -20,6 +20,20 @@ from dicom_node.routing.decision import Action, Decision
 _NO_DESTINATION: Final = "no destination is set; the results stay in the data folder"
 _SHADOW: Final = "shadow: nothing is sent; the results stay in the data folder"
 
+_WITHOUT_IMAGE: Final = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{branch}"
+    for branch in (
+        "9.",  # waveforms
+        "11.",  # presentation states
+        "66",  # raw data, registrations, fiducials, segmentations
+        "67",  # real world value mappings
+        "68.",  # surface scans
+        "88.",  # structured reports, key object selections
+        "104.",  # encapsulated documents
+    )
+)
+"""SOP classes that add to a study without adding an image."""
+
 
 class Runs(Part):
     """What happens to a run between completion and delivery."""
@@ -40,7 +54,7 @@ class Runs(Part):
                 return None
             decision = asked_for(session, run.study_instance_uid, decision)
             action, why = switched(session, decision.route)
-            reason = why if action is Action.OFF else decision.ignored
+            reason = why if action is Action.OFF else decision.ignored or self._nothing_to_read(session, run)
             run.route, run.plan = decision.route, decision.plan
             if run.priority:  # else it was pushed by hand
                 run.priority = decision.priority.rank
@@ -48,6 +62,19 @@ class Runs(Part):
             told = "" if decision == Decision() else f"route {decision.route}, {decision.priority}"
             self._move(session, run, State.IGNORED if reason else State.QUEUED, reason or told)
             return run.state
+
+    def _nothing_to_read(self, session: Session, run: Run) -> str:
+        """Why a run need not be read that an earlier one came before; empty if it should be.
+
+        Reports and presentation states that people and other programs add to a study, perhaps because of the results,
+        are no reason to read its images again.
+        """
+        if run.supersedes is None or not run.priority:  # the first, or pushed by hand
+            return ""
+        classes = session.scalars(select(Instance.sop_class_uid).where(Instance.run_id == run.id).distinct()).all()
+        if not classes or not all(uid.startswith(_WITHOUT_IMAGE) for uid in classes):
+            return ""
+        return f"no image came after run {run.number - 1}, only reports, presentation states or the like"
 
     def queue_complete(self) -> list[str]:
         """Put every complete run into the queue on the built-in route; their ids."""

@@ -48,10 +48,12 @@ def upgrade() -> None:
     op.add_column("instance", sa.Column("purged_at", AT))
     op.add_column("result", sa.Column("purged_at", AT))
     op.create_index("ix_instance_sop_instance_uid", "instance", ["sop_instance_uid"])
+    op.create_index("ix_result_series_instance_uid", "result", ["series_instance_uid"])
 
 
 def downgrade() -> None:
     """Back to the version before."""
+    op.drop_index("ix_result_series_instance_uid", "result")
     op.drop_index("ix_instance_sop_instance_uid", "instance")
     for table, column in (
         ("result", "purged_at"),
