@@ -32,8 +32,8 @@ from engine.errors import NotDicomError, SettingsError
 from engine.study import READ_ERRORS
 
 _CHUNK: Final = 1 << 18
-_MOST_FILES: Final = 200
-_MOST_BYTES: Final = 256 << 20
+_MOST_FILES: Final = 100
+_MOST_BYTES: Final = 64 << 20
 """A request's files and bytes: servers hold a request as a whole, and what breaks off is sent again from its start."""
 _LARGEST_ANSWER: Final = 64 << 20
 _TIMEOUTS: Final = Timeouts()
