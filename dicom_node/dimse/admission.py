@@ -130,6 +130,8 @@ class Admission:
         with self._lock:
             if self._stopping:
                 return STOPPING
+            # One whose thread has ended without a word of a closed connection holds no place.
+            self._peers = {other: its for other, its in self._peers.items() if other.is_alive()}
             of_peer = sum(other == peer for other in self._peers.values())
             if len(self._peers) >= settings.max_associations or (
                 settings.max_associations_per_peer is not None and of_peer >= settings.max_associations_per_peer

@@ -35,6 +35,8 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
+_INVALID_PDU: Final = "Evt19"
+"""The library's name of the event "unrecognized or invalid PDU received" (PS3.8 table 9-4)."""
 
 log = structlog.get_logger(__name__)
 
@@ -158,6 +160,7 @@ class Listener:
         self._transfers.stop()
 
     def _opened(self, event: evt.Event) -> None:
+        _abort_on_errors(event.assoc)
         _acknowledge_at_once(event.assoc)
         self._sent_by[event.assoc] = self._transfers.open()
         connection = _connection(event.assoc)
@@ -264,6 +267,30 @@ class Listener:
 def _established(server: Server) -> list[Association]:
     """Open associations, without connections that never asked for one (a monitor's probe)."""
     return [association for association in server.active_associations if association.is_established]
+
+
+def _abort_on_errors(association: Association) -> None:
+    """Have the upper layer abort (PS3.8 AA-8) where what a peer sends makes the library raise.
+
+    Left alone it ends the thread that serves the connection, with a traceback for an answer.
+    """
+    machine = association.dul.state_machine
+    act = machine.do_action
+
+    def guarded(event: str) -> None:
+        try:
+            act(event)
+        except Exception as error:
+            # An outermost edge: commands that do not exist and items that are none raise whatever comes of them.
+            if event == _INVALID_PDU:
+                raise
+            log.warning(
+                "message not understood", calling_aet=_title(association.requestor.ae_title), error=type(error).__name__
+            )
+            association.dul._kill_thread = False  # the library has given it up by now
+            association.dul.event_queue.put(_INVALID_PDU)
+
+    machine.do_action = guarded  # type: ignore[method-assign]
 
 
 def _acknowledge_at_once(association: Association) -> None:

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import wire
 from listener_bench import Scp
 from node_bench import wait_until
 from pydantic import SecretStr
@@ -145,6 +146,28 @@ def test_more_silent_connections_than_may_wait_are_closed_at_once(tmp_path: Path
             connection.close()
         assert wait_until(lambda: scp.listener._server._waiting._value == admission._WAITING, 10)  # type: ignore[union-attr]
         assert echo(scp.peer) > 0
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.pdu(10, b""),
+        wire.data(wire.item(3, 3, wire.command(wire.element(2, wire.VERIFICATION), wire.element(0x100, 0x7777)))),
+        wire.data(wire.item(99, 3, wire.echo_rq())),
+        wire.data(wire.item(2, 3, wire.echo_rq())),
+        wire.data(wire.item(3, 3, b"\xff" * 40)),
+        wire.data(wire.item(3, 3, wire.command(wire.element(0x100, 0x30)))),
+        wire.pdu(4, b"\0\0\0\1\3"),
+    ],
+)
+def test_what_is_no_message_is_answered_by_an_abort_and_nobody_else_hears_of_it(tmp_path: Path, message: bytes) -> None:
+    with Scp(tmp_path, max_associations=1, acse_timeout_seconds=5) as scp:
+        with Wire(scp.port) as connection:
+            connection.send(associate_rq())
+            assert connection.receive()[0] == 2
+            connection.send(message)
+            assert connection.receive()[:1] == wire.ABORT[:1]
+        assert wait_until(lambda: answer(scp.port, associate_rq()) is None, 10)
 
 
 def identity(kind: int, name: str, passcode: str = "", *, positive: bool = True) -> UserIdentityNegotiation:
