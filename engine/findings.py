@@ -210,6 +210,25 @@ class NotRead:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorStudy:
+    """What became of the wish for an earlier study to compare with.
+
+    Parameters
+    ----------
+    study_instance_uid : str or None
+        None where there is none.
+    read : bool
+        Whether the model saw it; only then can a reading say that something has changed.
+    reason : str
+        Why it was not read; empty if it was.
+    """
+
+    study_instance_uid: str | None
+    read: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HeldBack:
     """Something the model said that does not go into the results, and why. For the audit record only."""
 
@@ -247,6 +266,8 @@ class StudyReading:
         Some images that the plan wanted could not be read.
     series : tuple of SeriesRead
         The series of `images`, and why those were chosen.
+    prior : PriorStudy, optional
+        Where the plan asks for one. Its images are none of `images`, and no region is on them.
     """
 
     study_instance_uid: str
@@ -265,6 +286,7 @@ class StudyReading:
     partial: bool = False
     contract: int = field(default=1)
     series: tuple[SeriesRead, ...] = ()
+    prior: PriorStudy | None = None
 
     def __post_init__(self) -> None:
         if self.created.tzinfo is None:
@@ -284,6 +306,8 @@ class StudyReading:
         # What came later is left out where there is none, so that readings stored before it keep their digest.
         if not record["series"]:
             del record["series"]
+        if record["prior"] is None:
+            del record["prior"]
         for finding in record["findings"]:
             if finding["extent_mm"] is None:
                 del finding["extent_mm"]
@@ -316,6 +340,7 @@ class StudyReading:
                     "prompts": tuple(PromptUse(**item) for item in record["prompts"]),
                     "images": tuple(ImageRead(**item) for item in record["images"]),
                     "series": tuple(SeriesRead(**item) for item in record.get("series", ())),
+                    "prior": PriorStudy(**record["prior"]) if record.get("prior") is not None else None,
                     "not_read": tuple(NotRead(**item) for item in record["not_read"]),
                     "held_back": tuple(HeldBack(**item) for item in record["held_back"]),
                     "created": datetime.fromisoformat(record["created"]),

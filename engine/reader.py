@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from engine.errors import ImageError, LimitError
-from engine.findings import Language, RunState, StudyReading
+from engine.findings import Language, PriorStudy, RunState, StudyReading
 from engine.gate import Calibration
 from engine.imaging import render_frame
 from engine.interview import Interview, Progress
 from engine.plan import Plan
+from engine.priors import Prior, prior_mismatch
 from engine.prompts import Prompts
 from engine.refine import BoxRefiner, Refiner, load_refiner
 from engine.runtime.protocol import CancelToken, Runtime
@@ -18,6 +21,8 @@ from engine.selection import select_frames
 from engine.study import Study
 from engine.tasks import questions_per_image, read_image
 from engine.volume import link
+
+_ONE_IMAGE: Final = "the model is shown one image at a time, and compares nothing"
 
 
 def read_study(
@@ -32,6 +37,7 @@ def read_study(
     prompts: Prompts | None = None,
     refiner: Refiner | None = None,
     calibration: Calibration | None = None,
+    prior: Prior | None = None,
 ) -> StudyReading:
     """Read a study.
 
@@ -56,6 +62,9 @@ def read_study(
         Draws outlines within the boxes where the plan names no refiner; without, a box stays a box.
     calibration : Calibration, optional
         What the model's certainties are worth at this site; without, they are uncalibrated.
+    prior : Prior, optional
+        What the wish of a plan with `priors` came to. It is recorded, and none of its images is asked about: the models
+        known here are shown one image at a time, so nothing that they say of a change is let through.
 
     Raises
     ------
@@ -77,7 +86,7 @@ def read_study(
     if record.state is RunState.UNUSABLE:
         # A report whose regions all failed the checks would stand there unsupported.
         record.withdraw_narratives("nothing that was asked about findings could be read, so the report is not shown")
-    return record.reading(
+    reading = record.reading(
         study.study_instance_uid,
         runtime.identity,
         _decoding(plan, runtime, calibration),
@@ -85,6 +94,16 @@ def read_study(
         prompts_version=interview.prompts.version,
         now=now,
     )
+    return replace(reading, prior=_told(prior, study, plan)) if plan.priors else reading
+
+
+def _told(prior: Prior | None, study: Study, plan: Plan) -> PriorStudy:
+    """What is recorded of a prior; one that does not belong to the study is not even named."""
+    if prior is None or prior.study is None:
+        return PriorStudy(None, False, prior.reason if prior else "no earlier study was looked for")
+    if why := prior_mismatch(prior.study, study, plan):
+        return PriorStudy(None, False, f"the earlier study that was fetched is not used: {why}")
+    return PriorStudy(prior.study.study_instance_uid, False, _ONE_IMAGE)
 
 
 def _decoding(plan: Plan, runtime: Runtime, calibration: Calibration | None) -> dict[str, str | int | float | bool]:

@@ -27,6 +27,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "partial": "Some images could not be read; this reading is partial.",
         "read": "Read",
         "not_read": "Not read",
+        "prior": "Earlier study, not compared with",
+        "no_prior": "No earlier study to compare with",
         "model": "Model: {name} {version} ({runtime})",
     },
     "zh": {
@@ -48,6 +50,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "partial": "部分图像无法读取，本次阅片不完整。",
         "read": "已读取",
         "not_read": "未读取",
+        "prior": "既往检查，未作比较",
+        "no_prior": "无可供比较的既往检查",
         "model": "模型：{name} {version}（{runtime}）",
     },
 }
@@ -95,6 +99,9 @@ def _part(reading: StudyReading, language: Language, languages: Sequence[Languag
         if reading.series:
             lines += ["", words["read"], *(f"- {item.reason}" for item in reading.series)]
         lines += ["", words["not_read"], *(f"- {item.reason}" for item in reading.not_read)]
+    if reading.prior is not None and not reading.prior.read:
+        found = reading.prior.study_instance_uid is not None
+        lines += ["", words["prior" if found else "no_prior"], f"- {reading.prior.reason}"]
     return "\n".join(lines)
 
 

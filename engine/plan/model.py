@@ -84,6 +84,8 @@ class Plan(Part):
         How the model spells boxes: ``medrega``, or one of `engine.dialects`.
     constrained : bool
         Whether detection may answer only in the form of boxes of `objects`, where the runtime can hold it to that.
+    priors : int
+        How many earlier studies of the same patient, modality and part of the body are fetched beside a study: 0 or 1.
     """
 
     name: Name
@@ -107,6 +109,7 @@ class Plan(Part):
     templates: dict[Task, Name] = Field(default_factory=dict)
     dialect: Annotated[str, AfterValidator(_dialect)] = MEDREGA
     constrained: bool = False
+    priors: Annotated[int, Field(ge=0, le=1)] = 0
 
     _own: bool = PrivateAttr(default=False)
 
