@@ -44,29 +44,45 @@ class Counting:
         self._settings = settings
         self._ledger = ledger
         self._on_answer = on_answer
-        self._asking = {source.name: threading.Lock() for source in settings.sources}
-        self._rests_until = dict.fromkeys(self._asking, 0.0)
+        self._lock = threading.Lock()
+        self._waiting: dict[str, set[str]] = {source.name: set() for source in settings.sources}
+        self._asking: set[str] = set()
+        self._rests_until = dict.fromkeys(self._waiting, 0.0)
 
     def count(self, run_id: str) -> None:
-        """Ask the source of a run's study, unless that is busy with another one or has just failed to answer."""
+        """Ask the source of a run's study; whoever asks it already does so for this one too."""
         study = self._ledger.intake.gathering(run_id)
         source = self._source(run_id)
-        if study is None or source is None:
+        if study is None or source is None or time.monotonic() < self._rests_until[source.name]:
             return
-        if time.monotonic() < self._rests_until[source.name] or not self._asking[source.name].acquire(blocking=False):
-            return
+        with self._lock:
+            self._waiting[source.name].add(study)
+            if source.name in self._asking:
+                return
+            self._asking.add(source.name)
         try:
-            instances = self._ask(source, study)
-        except NodeError as error:
+            self._ask_for_all(source)
+        except BaseException as error:
+            with self._lock:  # those that are left are sent for again
+                self._waiting[source.name].clear()
+                self._asking.discard(source.name)
+            if not isinstance(error, NodeError):
+                raise
             # What it said before still counts.
             self._rests_until[source.name] = time.monotonic() + _REST_SECONDS
             log.warning("a source does not say how many images a study has", source=source.name, reason=str(error))
-            return
-        finally:
-            self._asking[source.name].release()
-        self._ledger.expectations.answered(study, source.name, instances)
-        if instances is not None:
-            self._on_answer()
+
+    def _ask_for_all(self, source: Source) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting[source.name]:
+                    self._asking.discard(source.name)
+                    return
+                study = self._waiting[source.name].pop()
+            instances = self._ask(source, study)
+            self._ledger.expectations.answered(study, source.name, instances)
+            if instances is not None:
+                self._on_answer()
 
     def _source(self, run_id: str) -> Source | None:
         senders = [calling for calling, _ in self._ledger.intake.senders(run_id)]
