@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Collection
 from functools import cache
 from typing import Final
 
@@ -127,3 +128,39 @@ def _end_of_sequence(head: bytes, at: int, implicit: bool) -> int:
             if tag >> 16 == 0xFFFE:
                 raise _Unusual
             at = _end_of_sequence(head, at, implicit) if length == _UNDEFINED else at + length
+
+
+def excerpt(head: bytes, transfer_syntax_uid: str, tags: Collection[int]) -> bytes | None:
+    """Some elements of an ordinary data set, encoded as they were and one behind the other.
+
+    Parameters
+    ----------
+    head : bytes
+        The first bytes of a data set.
+    transfer_syntax_uid : str
+    tags : collection of int
+
+    Returns
+    -------
+    bytes or None
+        None for whatever is not plain, as `leading_uids`, and where the last of the tags is not passed within the head.
+    """
+    implicit = _is_implicit(transfer_syntax_uid)
+    if implicit is None or (implicit and head[4:6] in _SHORT_VRS | _LONG_VRS):
+        return None
+    parts: list[bytes] = []
+    at, last, end = 0, 0x0007_FFFF, max(tags)
+    try:
+        while True:
+            begin = at
+            tag, length, at = _header(head, at, implicit)
+            if tag > end:
+                return b"".join(parts)
+            if tag <= last:
+                return None
+            last = tag
+            at = _end_of_sequence(head, at, implicit) if length == _UNDEFINED else at + length
+            if tag in tags:
+                parts.append(head[begin:at])
+    except (_Unusual, struct.error, RecursionError):
+        return None

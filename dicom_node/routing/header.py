@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
+from dicom_node.intake.elements import excerpt
 from dicom_node.intake.identity import read_elements
 from dicom_node.spool import content_of, data_set_offset
 from engine.errors import NodeError
@@ -44,6 +47,7 @@ _PERSON: Final = (
     "PatientSex",
     "PatientAge",
 )
+_HEAD: Final = 1 << 16
 _LONGEST: Final = 64
 """Characters of a value that are kept: the longest that its value representation allows (LO, PS3.5 6.2)."""
 
@@ -166,7 +170,15 @@ def _together(persons: list[Person]) -> Person:
 
 def _read(path: Path, transfer_syntax_uid: str, keywords: tuple[str, ...]) -> Dataset:
     with content_of(path, data_set_offset(path)) as content:
-        return read_elements(content, UID(transfer_syntax_uid), keywords)
+        # Of the hundreds of elements of a header the parser gets the dozen that are asked for, which halves its work.
+        few = excerpt(bytes(content[:_HEAD]), transfer_syntax_uid, _tags(keywords))
+        return read_elements(content if few is None else few, UID(transfer_syntax_uid), keywords)
+
+
+@cache
+def _tags(keywords: tuple[str, ...]) -> frozenset[int]:
+    character_set = Tag("SpecificCharacterSet")  # texts are decoded by it
+    return frozenset({int(character_set), *(int(Tag(keyword)) for keyword in keywords)})
 
 
 def _word(value: object) -> str:

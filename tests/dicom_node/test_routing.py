@@ -7,11 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pydicom.data
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from node_bench import image, written
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.misc import is_dicom
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -467,3 +470,13 @@ def test_the_page_s_mammograms_go_to_one_pacs_in_two_languages() -> None:
     assert decision.destinations == (Target("pacs", "viewer", ("zh", "en")),)
     decisions = [decide(example("off-hours"), facts(CHEST, at=MONDAY), f"1.2.{n}") for n in range(300)]
     assert 10 < sum(decision.sampled for decision in decisions) < 60
+
+
+@pytest.mark.filterwarnings("ignore")  # some of these files are wrong on purpose
+def test_a_header_is_the_same_by_the_short_way_and_by_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted((Path(pydicom.data.__file__).parent / "test_files").glob("*.dcm"))
+    syntaxes = {path: str(read_file_meta_info(path).get("TransferSyntaxUID", "")) for path in files if is_dicom(path)}
+    short = {path: read_header(path, syntax) for path, syntax in syntaxes.items()}
+    assert sum(not header.unreadable for header in short.values()) > 20
+    monkeypatch.setattr("dicom_node.routing.header.excerpt", lambda *_: None)
+    assert {path: read_header(path, syntax) for path, syntax in syntaxes.items()} == short
