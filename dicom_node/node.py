@@ -23,6 +23,7 @@ from dicom_node.queue.broker import describe, is_embedded, server_command, wait_
 from dicom_node.queue.dispatch import Dispatcher, make_app
 from dicom_node.queue.sweeper import Sweeper
 from dicom_node.retention import Retention
+from dicom_node.routing.router import routes_of
 from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -88,6 +89,8 @@ class Node:
             from dicom_node.reading.results import output_profiles  # half a second that a mere listener does not need
 
             output_profiles(settings.destinations)
+        if self._front:
+            routes_of(settings)  # rules that are wrong are told before anything has started
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._front:
             # With a ledger and a broker of the site's own, listeners of several hosts may share the folder.

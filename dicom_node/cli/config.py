@@ -37,6 +37,7 @@ def check(config: ConfigOption = None) -> None:
     from dicom_node.ledger.database import Database
     from dicom_node.queue.broker import broker_url
     from dicom_node.reading.results import output_profiles
+    from dicom_node.routing.router import routes_of
     from engine.gate import load_calibration
     from engine.plan import load_plans
     from engine.refine import load_refiner
@@ -52,6 +53,7 @@ def check(config: ConfigOption = None) -> None:
     broker_url(settings)
     Database(ledger_url(settings)).close()
     output_profiles(settings.destinations)
+    routes_of(settings)
     load_plans(settings.engine.plans)
     load_calibration(settings.engine.calibration)
     load_refiner(settings.engine.refiner)

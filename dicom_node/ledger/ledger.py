@@ -16,8 +16,8 @@ from dicom_node.ledger.database import Database, with_password
 from dicom_node.ledger.deliveries import Deliveries
 from dicom_node.ledger.destinations import Destinations
 from dicom_node.ledger.expectations import Expectations
-from dicom_node.ledger.holdings import Holdings
 from dicom_node.ledger.headers import Headers
+from dicom_node.ledger.holdings import Holdings
 from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.keeping import Keeping
 from dicom_node.ledger.leases import Leases
@@ -35,9 +35,9 @@ from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.sendings import Sendings
 from dicom_node.ledger.states import ACTIVE, State
-from dicom_node.ledger.switches import Switches
+from dicom_node.ledger.switches import Switches, switched
 from dicom_node.ledger.workitems import Workitems
-from dicom_node.routing.decision import Priority
+from dicom_node.routing.decision import Action, Priority
 from dicom_node.settings import Settings
 from dicom_node.settings.section import secret_of
 from engine.errors import NodeError
@@ -243,7 +243,7 @@ class Ledger(Part):
         Raises
         ------
         NodeError
-            If the study is unknown, or its latest run has not ended that way.
+            If the study is unknown, its latest run has not ended that way, or its route is switched by hand.
         """
         with self._database.write() as session:
             run = session.scalar(
@@ -263,6 +263,9 @@ class Ledger(Part):
             waiting = session.scalars(
                 select(Delivery).where(Delivery.run_id == run.id, Delivery.state != DeliveryState.DELIVERED)
             ).all()
+            action, why = switched(session, run.route)
+            if run.state is not State.IGNORED and (action is Action.OFF or (action is Action.SHADOW and waiting)):
+                raise NodeError(why, advice=f"`medrega-pacs route on {run.route}` lets it go on")
             run.attempts, run.next_attempt_at, run.dispatched_at = 0, None, None
             if run.gathers:
                 run.last_image_at = max(run.last_image_at, now)

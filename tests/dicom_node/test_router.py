@@ -24,7 +24,7 @@ from dicom_node.routing.index import Index
 from dicom_node.routing.router import Router
 from dicom_node.settings import LogSettings, Settings
 from dicom_node.spool import Spool
-from engine.errors import SettingsError
+from engine.errors import NodeError, SettingsError
 
 RULES = """
 [[routes]]
@@ -306,13 +306,26 @@ def test_off_by_hand_stops_what_waits_and_what_comes(bench: Bench) -> None:
     )
     assert bench.run(other).state is State.QUEUED
     assert bench.run(bench.routed(image())).state is State.IGNORED
-    bench.ledger.retry(dataset.StudyInstanceUID)
-    bench.reader.read(waiting)
-    assert bench.run(waiting).state is State.CANCELLED
+    with pytest.raises(NodeError, match="route rest was switched off") as caught:
+        bench.ledger.retry(dataset.StudyInstanceUID)
+    assert caught.value.advice == "`medrega-pacs route on rest` lets it go on"
     assert bench.ledger.switches.set_route("rest", Action.READ) == 0
     bench.ledger.retry(dataset.StudyInstanceUID)
     bench.reader.read(waiting)
     assert bench.run(waiting).state is State.DELIVERING
+
+
+def test_a_run_that_was_queued_while_its_route_was_switched_off_is_not_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = bench.complete(image())
+    bench.ledger.switches.set_route("rest", Action.OFF)
+    with monkeypatch.context() as patched:  # the router looked before the switch was set
+        patched.setattr("dicom_node.ledger.runs.switched", lambda *_: (Action.READ, ""))
+        bench.router.route_complete()
+    assert bench.run(run_id).state is State.QUEUED
+    bench.reader.read(run_id)
+    assert bench.run(run_id).state is State.CANCELLED
 
 
 def test_off_by_hand_breaks_a_reading_off(bench: Bench) -> None:
