@@ -20,6 +20,7 @@ import mmap
 import os
 import re
 import secrets
+import shutil
 import sys
 import threading
 import time
@@ -114,6 +115,10 @@ class Spool:
                 if owner_is_gone(path.stem) or time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     path.unlink()
                     removed += 1
+        for folder in (self.root / "priors").glob("*"):  # of a reading that a crash broke off
+            with suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
         return removed
 
     def path(self, relative: str) -> Path:
@@ -159,6 +164,28 @@ class Spool:
             if self.sync_each:
                 _sync(folder)
         return stored, f"studies/{study_instance_uid}/{target.name}"
+
+    def set_aside(self, temporary: Path, study_instance_uid: str, sop_instance_uid: str) -> None:
+        """Give a file its place among the priors; see `IncomingFile.set_aside`."""
+        folder = self._prior(study_instance_uid)
+        if not _UID.fullmatch(sop_instance_uid) or not sop_instance_uid.strip("."):
+            raise SpoolError("a UID is not made of digits and dots, at most 64")
+        with _full_disk_told():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.replace(temporary, folder / f"{sop_instance_uid}.dcm")
+
+    def priors(self, study_instance_uid: str) -> list[Path]:
+        """The files of a study that was fetched as a prior."""
+        return sorted(self._prior(study_instance_uid).glob("*.dcm"))
+
+    def remove_prior(self, study_instance_uid: str) -> None:
+        """Remove a prior's files."""
+        shutil.rmtree(self._prior(study_instance_uid), ignore_errors=True)
+
+    def _prior(self, study_instance_uid: str) -> Path:
+        if not _UID.fullmatch(study_instance_uid) or not study_instance_uid.strip("."):
+            raise SpoolError("a UID is not made of digits and dots, at most 64")
+        return self.root / "priors" / study_instance_uid
 
     def sync(self, paths: Iterable[str]) -> None:
         """Sync objects that are in place, and their folders.
@@ -373,6 +400,20 @@ class IncomingFile:
                 if self._spool.sync_each:
                     os.fsync(descriptor)
             return self._spool.place(self._path, self._offset, study_instance_uid, sop_instance_uid)
+        finally:
+            self.discard()
+
+    def set_aside(self, study_instance_uid: str, sop_instance_uid: str) -> None:
+        """Give the file its place among the priors, apart from the studies; unsynced, as it can be fetched again.
+
+        Raises
+        ------
+        SpoolError
+            If a UID cannot name a file, or the disk fails.
+        """
+        try:
+            self._open()
+            self._spool.set_aside(self._path, study_instance_uid, sop_instance_uid)
         finally:
             self.discard()
 

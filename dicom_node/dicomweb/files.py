@@ -68,7 +68,13 @@ class ArrivingFile:
 
 
 def keep(
-    storage: Storage, file: ArrivingFile, *, calling_aet: str, called_aet: str, study_instance_uid: str = ""
+    storage: Storage,
+    file: ArrivingFile,
+    *,
+    calling_aet: str,
+    called_aet: str,
+    study_instance_uid: str = "",
+    prior: bool = False,
 ) -> Kept:
     """Take an arriving file into the spool and the ledger, chunk by chunk.
 
@@ -82,6 +88,8 @@ def keep(
         Entry point that it counts as sent to.
     study_instance_uid : str
         The study that it must belong to; any without.
+    prior : bool
+        Whether it is fetched to stand beside another study.
 
     Raises
     ------
@@ -97,6 +105,7 @@ def keep(
         calling_aet=calling_aet,
         called_aet=called_aet,
         study_instance_uid=study_instance_uid,
+        prior=prior,
     )
     with storage.begin(arrival) as receiving:
         for chunk in file.data_set:

@@ -54,6 +54,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
+from dicom_node.dimse.sop_classes import PRIOR_MESSAGE
 from dicom_node.intake.storage import Receiving
 from engine.errors import NodeError
 
@@ -130,6 +131,8 @@ class StoreRequest:
             return None
         if not all(len(uid) <= 64 and _UID.fullmatch(uid) for uid in uids):
             return None
+        if values.get(0x1031) == PRIOR_MESSAGE.to_bytes(2, "little"):
+            return None  # perhaps fetched as a prior
         originator = values.get(0x1030, b"")
         if len(originator) > 16 or not re.fullmatch(rb"[0-9A-Za-z_. -]*", originator):
             return None

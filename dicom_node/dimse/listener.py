@@ -18,7 +18,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from dicom_node.dimse import data_path
 from dicom_node.dimse.admission import Admission, Server
 from dicom_node.dimse.services import Service, equip
-from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
+from dicom_node.dimse.sop_classes import PRIOR_MESSAGE, storage_sop_classes, transfer_syntaxes
 from dicom_node.dimse.tls import server_context
 from dicom_node.dimse.users import Users
 from dicom_node.intake.identity import RefusedError
@@ -219,6 +219,7 @@ class Listener:
                 str(request.AffectedSOPClassUID),
                 str(request.AffectedSOPInstanceUID),
                 str(event.context.transfer_syntax),
+                prior=self._is_prior(request),
             ) as receiving:
                 receiving.write(data.getbuffer() if data is not None else b"")
                 self.keep(event.assoc, receiving)
@@ -226,10 +227,21 @@ class Listener:
             return _status(*self.refuse(event.assoc, error))
         return _status(SUCCESS)
 
+    def _is_prior(self, request: C_STORE) -> bool:
+        """Whether an object comes by a C-MOVE of this node's that fetches a prior (PS3.7 9.1.1.1.6)."""
+        originator = _title(request.MoveOriginatorApplicationEntityTitle)
+        return request.MoveOriginatorMessageID == PRIOR_MESSAGE and originator == self._settings.aet
+
     # What the data path calls, and the library's way with it.
 
     def begin(
-        self, association: Association, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
+        self,
+        association: Association,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        *,
+        prior: bool = False,
     ) -> Receiving:
         """Make ready for an object."""
         arrival = Arrival(
@@ -238,6 +250,7 @@ class Listener:
             transfer_syntax_uid=transfer_syntax_uid,
             calling_aet=_title(association.requestor.ae_title),
             called_aet=_title(association.requestor.primitive.called_ae_title),  # type: ignore[union-attr]
+            prior=prior,
         )
         return self._storage.begin(arrival)
 

@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from dicom_node.dimse.query import Server
 from dicom_node.dimse.scu import PeerError
-from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
+from dicom_node.dimse.sop_classes import PRIOR_MESSAGE, storage_sop_classes, transfer_syntaxes
 from dicom_node.intake.identity import RefusedError
 from dicom_node.intake.storage import Arrival, Storage
 from engine.errors import NodeError
@@ -159,10 +159,20 @@ def move(
     identifier: Dataset,
     destination: str,
     *,
+    prior: bool = False,
     on_progress: OnProgress = lambda _: None,
     cancel: Cancel | None = None,
 ) -> Retrieved:
     """Have a peer send objects to an AE title of this node, whose listener must run (PS3.4 C.4.2).
+
+    Parameters
+    ----------
+    server : Server
+    identifier : Dataset
+    destination : str
+    prior : bool
+        Whether they are to stand beside another study, and are no study of their own.
+    on_progress, cancel : optional
 
     Raises
     ------
@@ -171,8 +181,9 @@ def move(
     """
     model = StudyRootQueryRetrieveInformationModelMove
     with server.associate([build_context(model)]) as association:
-        responses = association.send_c_move(identifier, destination, model, msg_id=_MESSAGE)
-        return _follow(server, association, responses, model, on_progress, cancel or Cancel())
+        message = PRIOR_MESSAGE if prior else _MESSAGE
+        responses = association.send_c_move(identifier, destination, model, msg_id=message)
+        return _follow(server, association, responses, model, message, on_progress, cancel or Cancel())
 
 
 def get(
@@ -182,6 +193,7 @@ def get(
     called_aet: str,
     *,
     study_instance_uid: str = "",
+    prior: bool = False,
     sop_classes: Sequence[str] = (),
     on_progress: OnProgress = lambda _: None,
     cancel: Cancel | None = None,
@@ -197,6 +209,8 @@ def get(
         Entry point of this node that they count as having come by.
     study_instance_uid : str
         The study that they must belong to; any without.
+    prior : bool
+        As of `move`.
     sop_classes : sequence of str
         Those that the study has, where that is known: each is proposed in every transfer syntax by itself, so that
         objects come as they are stored. Otherwise the common ones, each with the peer's choice of transfer syntax.
@@ -211,13 +225,13 @@ def get(
     contexts = _storage_contexts(sop_classes)
     # This side is the storage SCP of an association that it asks for (PS3.7 D.3.3.4).
     roles = [build_role(uid, scp_role=True) for uid in dict.fromkeys(str(c.abstract_syntax) for c in contexts)]
-    incoming = _Incoming(storage, server.peer.aet, called_aet, study_instance_uid)
+    incoming = _Incoming(storage, server.peer.aet, called_aet, study_instance_uid, prior)
     handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, incoming.store)]
     with server.associate([build_context(model), *contexts], roles=roles, handlers=handlers) as association:
         if not any(context.abstract_syntax == model for context in association.accepted_contexts):
             raise PeerError(f"{server.peer} does not take C-GET", advice='set retrieve = "move"', retry=False)
         responses = association.send_c_get(identifier, model, msg_id=_MESSAGE)
-        found = _follow(server, association, responses, model, on_progress, cancel or Cancel())
+        found = _follow(server, association, responses, model, _MESSAGE, on_progress, cancel or Cancel())
     found = replace(found, not_kept=incoming.not_kept)
     if incoming.complaint and not found.cancelled:
         found = replace(found, reason=incoming.complaint, retry=incoming.retry, failed=max(found.failed, 1))
@@ -227,8 +241,11 @@ def get(
 class _Incoming:
     """The storage SCP of a C-GET (PS3.4 C.4.3.2: statuses of the storage service class)."""
 
-    def __init__(self, storage: Storage, calling_aet: str, called_aet: str, study_instance_uid: str) -> None:
+    def __init__(
+        self, storage: Storage, calling_aet: str, called_aet: str, study_instance_uid: str, prior: bool
+    ) -> None:
         self._storage = storage
+        self._prior = prior
         self._calling_aet = calling_aet
         self._called_aet = called_aet
         self._study_instance_uid = study_instance_uid
@@ -245,6 +262,7 @@ class _Incoming:
             calling_aet=self._calling_aet,
             called_aet=self._called_aet,
             study_instance_uid=self._study_instance_uid,
+            prior=self._prior,
         )
         try:
             with self._storage.begin(arrival) as receiving:
@@ -256,7 +274,7 @@ class _Incoming:
             status = error.status if isinstance(error, RefusedError) else 0xA700
             log.warning("object refused", status=f"0x{status:04X}", reason=str(error), calling_aet=self._calling_aet)
             return status
-        self.not_kept += kept.stored is None
+        self.not_kept += kept.stored is None and not self._prior
         return _SUCCESS
 
 
@@ -276,6 +294,7 @@ def _follow(
     association: Association,
     responses: Iterator[tuple[Dataset, Dataset | None]],
     model: str,
+    message: int,
     on_progress: OnProgress,
     cancel: Cancel,
 ) -> Retrieved:
@@ -285,7 +304,7 @@ def _follow(
 
     def tell() -> None:
         if association.is_established:
-            association.send_c_cancel(_MESSAGE, query_model=model)
+            association.send_c_cancel(message, query_model=model)
 
     cancel.bind(tell)
     try:

@@ -32,6 +32,10 @@ _NO_DATA_SET: Final = (
 )
 
 
+PRIOR_MESSAGE: Final = 0x5052
+"""Message ID of the C-MOVE that fetches a prior; the peer repeats it with each object (Move Originator Message ID)."""
+
+
 @cache
 def storage_sop_classes() -> tuple[str, ...]:
     """Every storage SOP class of patients' objects, those that the Standard retired included: old devices send them.

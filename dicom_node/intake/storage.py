@@ -47,6 +47,8 @@ class Arrival:
         AE title that it was sent to, which names an entry point of the node.
     study_instance_uid : str
         The study that it must belong to (the path of a STOW-RS request, the study that is fetched); any without.
+    prior : bool
+        Whether it was fetched to stand beside another study: it is set aside, entered nowhere and read by no run.
     """
 
     sop_class_uid: str
@@ -55,6 +57,7 @@ class Arrival:
     calling_aet: str
     called_aet: str
     study_instance_uid: str = ""
+    prior: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Kept:
     ----------
     study_instance_uid, series_instance_uid : str
     stored : Stored or None
-        None for a result of this node's own, which is answered with Success and not kept.
+        None for a result of this node's own, which is answered with Success and not kept, and for a prior.
     """
 
     study_instance_uid: str
@@ -198,6 +201,9 @@ class Receiving:
             log.info(
                 "own result not stored", sop_instance_uid=arrival.sop_instance_uid, calling_aet=arrival.calling_aet
             )
+            return Kept(study, identity.series_instance_uid, None)
+        if arrival.prior:
+            self._file.set_aside(study, arrival.sop_instance_uid)
             return Kept(study, identity.series_instance_uid, None)
         stored, path = self._file.place(study, arrival.sop_instance_uid)
         self._storage.enter(

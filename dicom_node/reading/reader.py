@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,10 +22,13 @@ from dicom_node.reading.results import output_profiles, store_results, targets
 from dicom_node.reading.watch import StoppedError, Watch
 from dicom_node.routing.decision import Decision
 from dicom_node.settings import Settings
+from dicom_node.sources.priors import prior_of
+from dicom_node.spool import Spool
 from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
 from engine.findings import LANGUAGES, Language, NotRead, StudyReading
 from engine.gate import load_calibration
 from engine.plan import Plan, choose_plan, load_plans
+from engine.priors import Prior
 from engine.reader import read_study
 from engine.refine import load_refiner
 from engine.runtime import Runtime, load_runtime
@@ -164,17 +168,19 @@ class Reader:
             plan = _choose(study, runtime, plans, claim.decision)
             begin = time.monotonic()
             try:
-                reading = read_study(
-                    study,
-                    plan,
-                    runtime,
-                    languages=self._languages(claim.decision),
-                    cancel=watch.token,
-                    progress=watch.progress,
-                    refiner=refiner,
-                    calibration=calibration,
-                    now=self._clock().astimezone(),  # results of studies that name no time zone are in local time
-                )
+                with self._prior(study, plan, watch) as prior:
+                    reading = read_study(
+                        study,
+                        plan,
+                        runtime,
+                        languages=self._languages(claim.decision),
+                        cancel=watch.token,
+                        progress=watch.progress,
+                        refiner=refiner,
+                        calibration=calibration,
+                        now=self._clock().astimezone(),  # results of studies that name no time zone are in local time
+                        prior=prior,
+                    )
             except RuntimeLostError:
                 self.close()  # the next attempt loads it anew
                 raise
@@ -187,6 +193,19 @@ class Reader:
             seconds=round(time.monotonic() - begin, 1),
         )
         return reading
+
+    @contextmanager
+    def _prior(self, study: Study, plan: Plan, watch: Watch) -> Iterator[Prior | None]:
+        """The prior that a plan asks for; None where it asks for none."""
+        if not plan.priors:
+            yield None
+            return
+        spool = self._home if isinstance(self._home, Spool) else None
+        with ExitStack() as stack:
+            with watch.loading():  # no question is asked while it is fetched
+                fetched = prior_of(self._settings, self._ledger, spool, study, plan, watch.token.check)
+                prior = stack.enter_context(fetched)
+            yield prior
 
     def _languages(self, decision: Decision) -> tuple[Language, ...]:
         """Those that a destination wants; all where none is set."""

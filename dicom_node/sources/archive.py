@@ -39,6 +39,8 @@ class Archive(Protocol):
         entry: str,
         on_progress: OnProgress,
         cancel: Cancel,
+        *,
+        prior: bool = False,
     ) -> Retrieved:
         """Fetch a study, or some series of it.
 
@@ -53,6 +55,8 @@ class Archive(Protocol):
             AE title of this node that they count as sent to.
         on_progress : callable
         cancel : Cancel
+        prior : bool
+            Whether it is to stand beside another study, and is no study of its own.
 
         Raises
         ------
@@ -116,19 +120,22 @@ class DimseArchive:
         entry: str,
         on_progress: OnProgress,
         cancel: Cancel,
+        *,
+        prior: bool = False,
     ) -> Retrieved:
         """See `Archive.retrieve`."""
         identifier = keys("SERIES" if series_instance_uids else "STUDY", {"StudyInstanceUID": study_instance_uid})
         if series_instance_uids:
             identifier.SeriesInstanceUID = list(series_instance_uids)
         if self._source.way == "move":
-            return move(self._server, identifier, entry, on_progress=on_progress, cancel=cancel)
+            return move(self._server, identifier, entry, prior=prior, on_progress=on_progress, cancel=cancel)
         return get(
             self._server,
             identifier,
             storage,
             entry,
             study_instance_uid=study_instance_uid,
+            prior=prior,
             sop_classes=self._sop_classes(study_instance_uid),
             on_progress=on_progress,
             cancel=cancel,
@@ -167,6 +174,8 @@ class WebArchive:
         entry: str,
         on_progress: OnProgress,
         cancel: Cancel,
+        *,
+        prior: bool = False,
     ) -> Retrieved:
         """See `Archive.retrieve`."""
         completed = failed = not_kept = 0
@@ -183,11 +192,12 @@ class WebArchive:
                     calling_aet=self._source.title,
                     called_aet=entry,
                     study_instance_uid=study_instance_uid,
+                    prior=prior,
                 )
             except RefusedError as error:  # this one cannot be taken; the others may
                 failed, complaint = failed + 1, error
             else:
-                completed, not_kept = completed + 1, not_kept + (kept.stored is None)
+                completed, not_kept = completed + 1, not_kept + (kept.stored is None and not prior)
             on_progress(Progress(None, completed, failed))
 
         try:
