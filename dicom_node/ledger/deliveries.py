@@ -15,6 +15,7 @@ from dicom_node.ledger.models import Delivery, DeliveryState, DestinationHealth,
 from dicom_node.ledger.part import Part, delivery_key, stored_result
 from dicom_node.ledger.records import Circuit, Contact, DueDelivery, Outcome
 from dicom_node.ledger.states import State
+from dicom_node.ledger.switches import Work, is_paused
 
 Shipment = tuple[str, str]
 """Run id and name of the destination: what goes in one association."""
@@ -48,6 +49,8 @@ class Deliveries(Part):
             .exists()
         )
         with self._database.read() as session:
+            if is_paused(session, Work.DELIVERY):
+                return [], []
             health = session.scalars(select(DestinationHealth)).all()
             shut = [row.name for row in health if row.paused_at or circuit_of(row, now) is Circuit.OPEN]
             asked = [row.name for row in health if circuit_of(row, now) is Circuit.HALF_OPEN]
@@ -61,7 +64,7 @@ class Deliveries(Part):
                     (Delivery.next_attempt_at <= now) | Delivery.destination.in_(asked),
                     ~overtakes,
                 )
-                .order_by(Delivery.id)
+                .order_by(Run.priority, Delivery.id)
             ).all()
             held = {
                 lease.key
@@ -98,6 +101,8 @@ class Deliveries(Part):
     def claim(self, run_id: str, destination: str, owner: str, seconds: float) -> list[DueDelivery]:
         """Start to deliver: take the lease; empty if there is nothing (more) to do or another worker is at it."""
         with self._database.write() as session:
+            if is_paused(session, Work.DELIVERY):
+                return []
             now = self._clock()
             health = health_of(session, destination)
             circuit = circuit_of(health, now)
@@ -203,7 +208,11 @@ class Deliveries(Part):
 
     def _enter(self, session: Session, outcome: Outcome) -> None:
         delivery = session.get(Delivery, outcome.delivery_id, with_for_update=True)
-        if delivery is None or delivery.state is not DeliveryState.PENDING:
+        if delivery is None:
+            return
+        # What arrived in the moment in which it was cancelled is there all the same, and can be withdrawn.
+        arrived = delivery.state is DeliveryState.CANCELLED and outcome.state is DeliveryState.DELIVERED
+        if delivery.state is not DeliveryState.PENDING and not arrived:
             return
         # A destination that is down for a day is one line in the audit record, not one an attempt.
         told = outcome.state is DeliveryState.PENDING and outcome.reason == delivery.reason

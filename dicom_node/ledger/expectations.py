@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
-from sqlalchemy import distinct, func, select
+from sqlalchemy import distinct, false, func, select
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.models import Expectation, Instance, Run, Sending, Study
@@ -39,25 +39,18 @@ class Expectations(Part):
         known = select(Instance.id).where(Instance.run_id == Run.id, Instance.calling_aet.in_(calling_aets)).exists()
         with self._database.read() as session:
             now = self._clock()
-            rows = session.execute(
-                select(Run.id, Run.last_image_at, Expectation)
+            once = Expectation.since == Expectation.asked_at if settle_seconds else false()
+            again = (
+                (Expectation.source != HEADERS)
+                & ((Expectation.asked_at <= now - settle) | (Expectation.asked_at > now))
+                & ((Run.last_image_at > Expectation.asked_at) | once)
+            )
+            query = (
+                select(Run.id)
                 .outerjoin(Expectation, Expectation.study_instance_uid == Run.study_instance_uid)
-                .where(
-                    Run.state.in_(GATHERING),
-                    Run.gathers,
-                    known,
-                    (Expectation.asked_at.is_(None)) | (Expectation.source != HEADERS),
-                )
-            ).all()
-            return [
-                run_id
-                for run_id, last_image_at, found in rows
-                if found is None
-                or (
-                    not found.asked_at <= now < found.asked_at + settle
-                    and (last_image_at > found.asked_at or found.asked_at - found.since < settle)
-                )
-            ]
+                .where(Run.state.in_(GATHERING), Run.gathers, Expectation.asked_at.is_(None) | again, known)
+            )
+            return list(session.scalars(query))
 
     def answered(self, study_instance_uid: str, source: str, instances: int | None) -> None:
         """Enter how many images a study has, None where that is not known.

@@ -6,6 +6,7 @@ It keeps nothing in memory: killed and started again, or started on another mach
 from __future__ import annotations
 
 import threading
+import time
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -26,6 +27,8 @@ from engine.errors import NodeError
 
 _LEASE: Final = "sweeper"
 _SLOWEST_SECONDS: Final = 30
+_REST: Final = 3.0
+"""Pause after each sweep, as a multiple of the time that it took."""
 _ANSWER: Final = timedelta(seconds=5)
 
 log = structlog.get_logger(__name__)
@@ -128,6 +131,7 @@ class Sweeper:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._ear.wait(self._settings.sweeper.interval_seconds)
+            began = time.monotonic()
             try:
                 self.sweep()
             except NodeError as error:
@@ -136,6 +140,9 @@ class Sweeper:
                 log.error("unexpected error in a sweep", exc_info=error)
             else:
                 self._complaint = ""
+            # However often it is woken, the listener beside it keeps most of the processor.
+            took = time.monotonic() - began
+            self._stopping.wait(min(_REST * took, self._settings.sweeper.interval_seconds))
         self._ear.close()
         self._ledger.leases.drop(_LEASE, self._owner)
 

@@ -17,6 +17,7 @@ import structlog
 from celery import Celery
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready
+from kombu.transport.virtual.base import W_NO_CONSUMERS
 
 from dicom_node.children import DRAIN_SECONDS
 from dicom_node.ledger import Ledger
@@ -59,6 +60,7 @@ def run_worker_role(settings: Settings, role: Role) -> None:
     setup_logging.connect(_keep_logging, weak=False)
     # Celery warns of root because of pickle; these workers take JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    logging.getLogger("kombu.transport.virtual.base").addFilter(_reword)
     ledger = Ledger.open(settings)
     spool = Spool(settings.data.path)
     app = make_app(settings)
@@ -121,6 +123,14 @@ def _equip(app: Celery, role: Role, settings: Settings, ledger: Ledger, spool: S
     reader = Reader(settings, ledger, home, Dispatcher(settings, ledger, app))
     _task(app, READ_TASK, reader.read)
     return reader.stop
+
+
+def _reword(record: logging.LogRecord) -> bool:
+    """A message that comes while the worker ends is no fault, and kombu's warning sounds like one."""
+    if record.msg == W_NO_CONSUMERS:
+        record.msg, record.args = "a message came while the worker stops; it is put back into its queue", None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
 
 
 def _keep_logging(**_arguments: Any) -> None:
