@@ -5,7 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]  # public by name, not by its stubs
+from pydicom.uid import (  # type: ignore[attr-defined]  # UID_dictionary is public by name, not by its stubs
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    UID_dictionary,
+)
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, register_uid
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
@@ -54,6 +59,12 @@ def storage_sop_classes() -> tuple[str, ...]:
 
 @cache
 def transfer_syntaxes() -> tuple[str, ...]:
-    """Every transfer syntax of data sets; what cannot be decoded is refused by the reader, with its reason."""
+    """Every transfer syntax of data sets; what cannot be decoded is refused by the reader, with its reason.
+
+    The first of them that a sender proposes is accepted: uncompressed ones, which a sender that proposes others beside
+    them can always make without loss, and explicit VR before implicit.
+    """
     named = {uid for uid, entry in UID_dictionary.items() if entry[1] == "Transfer Syntax"}
-    return tuple(sorted(uid for uid in named | {*ALL_TRANSFER_SYNTAXES} if not uid.startswith(_NO_DATA_SET)))
+    known = (uid for uid in named | {*ALL_TRANSFER_SYNTAXES} if not uid.startswith(_NO_DATA_SET))
+    rank = {str(ExplicitVRLittleEndian): 0, str(ImplicitVRLittleEndian): 1, str(ExplicitVRBigEndian): 3}
+    return tuple(sorted(known, key=lambda uid: (rank.get(uid, 2), uid)))

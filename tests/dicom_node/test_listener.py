@@ -91,6 +91,22 @@ def test_every_storage_class_of_patients_and_every_transfer_syntax_is_taken(scp:
         association.release()
 
 
+def test_of_several_transfer_syntaxes_the_one_without_loss_is_taken(scp: Scp) -> None:
+    for proposed, taken in (
+        (["1.2.840.10008.1.2", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1"], "1.2.840.10008.1.2.1"),
+        (["1.2.840.10008.1.2.2", "1.2.840.10008.1.2"], "1.2.840.10008.1.2"),
+        (["1.2.840.10008.1.2.4.50"], "1.2.840.10008.1.2.4.50"),
+    ):
+        association = AE().associate(
+            "127.0.0.1",
+            scp.port,
+            ae_title="MEDREGA",
+            contexts=[build_context("1.2.840.10008.5.1.4.1.1.2", proposed)],  # type: ignore[arg-type]
+        )
+        assert association.accepted_contexts[0].transfer_syntax == [taken]
+        association.release()
+
+
 def test_a_retired_class_is_stored_like_any_other(scp: Scp, tmp_path: Path) -> None:
     retired = image(SOPClassUID="1.2.840.10008.5.1.4.1.1.6")
     assert send([StoredFile.open(written(tmp_path, retired))], scp.peer)[0].status == 0
