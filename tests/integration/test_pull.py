@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +23,13 @@ from dicom_node.ledger import Ledger, State
 from dicom_node.settings import Settings, Source
 from dicom_node.sources.archive import open_archive
 from dicom_node.sources.counts import expected_instances
+from dicom_node.sources.priors import prior_of
 from dicom_node.sources.pull import pull
 from dicom_node.spool import Spool
 from engine.errors import NodeError
+from engine.plan import load_plans
+from engine.priors import Prior, prior_mismatch
+from engine.study import load_studies
 
 MOVE_PORT = free_port()
 """Of the node's listener: Orthanc must know it before any test does."""
@@ -171,3 +176,73 @@ def test_the_command_says_what_came_and_ends_accordingly(
     assert run("pull", "--study", "../x", "--from", "archive") == 2
     assert run("pull", "--study", study, "--from", "nowhere") == 1
     assert "no source is named 'nowhere'" in capsys.readouterr().err
+
+
+CHEST = load_plans()["ct-chest"].model_copy(update={"priors": 1})
+
+
+def kept(orthanc: Orthanc, date: str, **elements: Any) -> str:
+    """A chest CT of one patient in the archive; its study's UID."""
+    image = chest(date, **elements)
+    buffer = pydicom.filebase.DicomBytesIO()
+    image.save_as(buffer)
+    orthanc.post("/instances", buffer.getvalue())
+    return str(image.StudyInstanceUID)
+
+
+def chest(date: str, **elements: Any) -> pydicom.Dataset:
+    image = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
+    image.StudyInstanceUID, image.SeriesInstanceUID = generate_uid(), generate_uid()
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    image.PatientBirthDate, image.PatientSex, image.BodyPartExamined = "19600102", "F", "CHEST"
+    image.StudyDate = image.SeriesDate = date
+    for keyword, value in elements.items():
+        setattr(image, keyword, value)
+    return image
+
+
+@pytest.mark.parametrize("source", ["archive", "getter", "web"])
+def test_the_newest_prior_of_the_same_patient_and_region_is_set_aside(
+    here: Here, orthanc: Orthanc, tmp_path: Path, source: str
+) -> None:
+    patient = f"P-{source}"
+    kept(orthanc, "20240101", PatientID=patient)
+    newest = kept(orthanc, "20250101", PatientID=patient)
+    kept(orthanc, "20250301", PatientID=patient, PatientBirthDate="19900101")  # another one, by the same ID
+    kept(orthanc, "20250401", PatientID=f"{patient}X")  # the same name
+    kept(orthanc, "20250501", PatientID=patient, BodyPartExamined="HEAD")
+    kept(orthanc, "20250601", PatientID=patient, Modality="MR")
+    kept(orthanc, "20270101", PatientID=patient)
+    path = tmp_path / "current.dcm"
+    chest("20260101", PatientID=patient).save_as(path)
+    ((study,), _) = load_studies([path])
+    sources = [one.model_copy(update={"priors": one.name == source}) for one in here.settings.sources]
+    settings = here.settings.model_copy(update={"sources": tuple(sources)})
+
+    with prior_of(settings, here.ledger, here.storage.spool, study, CHEST, lambda: None) as prior:
+        assert prior.reason == ""
+        assert prior.study is not None
+        assert prior.study.study_instance_uid == newest
+        assert prior_mismatch(prior.study, study, CHEST) is None
+        assert here.ledger.studies() == []
+        assert list(here.storage.spool.instances()) == []
+    assert here.storage.spool.priors(newest) == []
+    dump = "\n".join(sqlite3.connect(here.settings.data.path / "ledger.sqlite3").iterdump())
+    assert patient not in dump
+    assert "19600102" not in dump
+
+
+def test_without_a_prior_the_reason_is_told(here: Here, tmp_path: Path) -> None:
+    path = tmp_path / "current.dcm"
+    chest("20260101", PatientID="P-nobody").save_as(path)
+    ((study,), _) = load_studies([path])
+    with prior_of(here.settings, here.ledger, here.storage.spool, study, CHEST, lambda: None) as prior:
+        assert prior == Prior(None, "no source of priors is set")
+    asked = here.settings.model_copy(update={"sources": (here.source().model_copy(update={"priors": True}),)})
+    with prior_of(asked, here.ledger, here.storage.spool, study, CHEST, lambda: None) as prior:
+        assert prior.study is None
+        assert prior.reason == "the source has no earlier study that is known to be of the same patient"
+    chest("20260101", PatientID="P*").save_as(path)
+    ((study,), _) = load_studies([path])
+    with prior_of(asked, here.ledger, here.storage.spool, study, CHEST, lambda: None) as prior:
+        assert prior.reason == "the study's Patient ID cannot be asked for"
