@@ -4,6 +4,7 @@ import io
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from dicom_node.cli.app import app
 from dicom_node.delivery.deliverer import Deliverer
+from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.records import ReceivedInstance, RunRecord
 from dicom_node.logs import set_up_logging
@@ -358,6 +360,25 @@ def test_a_switch_by_hand_stops_deliveries(bench: Bench, action: Action, state: 
     assert {d.state for d in bench.ledger.study(dataset.StudyInstanceUID).deliveries} == {DeliveryState.CANCELLED}
     Deliverer(bench.settings, bench.ledger, bench.spool).deliver(run_id, "pacs")  # a message that was on its way
     assert bench.run(run_id).state is state
+
+
+def test_a_delivery_under_way_is_broken_off_before_its_next_object(tmp_path: Path, ledger: Ledger) -> None:
+    def off(_path: Path) -> None:
+        ledger.switches.set_route("rest", Action.OFF)
+
+    with Receiver(tmp_path / "pacs", on_stored=off) as pacs:
+        peer = {"name": "pacs", "aet": pacs.peer.aet, "host": pacs.peer.host, "port": pacs.peer.port}
+        bench = Bench(tmp_path, ledger, destinations=[peer, PEERS[1]])
+        dataset = image()
+        run_id = bench.routed(dataset)
+        bench.reader.read(run_id)
+        bench.reader.close()
+        Deliverer(bench.settings, ledger, bench.spool).deliver(run_id, "pacs")
+        sent = len(pacs.files)
+    states = Counter(delivery.state for delivery in ledger.study(dataset.StudyInstanceUID).deliveries)
+    assert 1 <= states.pop(DeliveryState.DELIVERED) <= sent < 4
+    assert set(states) == {DeliveryState.CANCELLED}
+    assert bench.run(run_id).state is State.CANCELLED
 
 
 def test_shadow_by_hand_counts_for_readings_under_way(bench: Bench) -> None:
