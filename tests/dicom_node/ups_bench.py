@@ -189,12 +189,19 @@ class Archive:
 
     def find(self, event: evt.Event) -> Iterator[Any]:
         asked = event.identifier
-        images = self.images.get(str(asked.StudyInstanceUID))
-        if images and asked.QueryRetrieveLevel == "STUDY":
+        before = str(asked.get("StudyDate") or "-99999999").removeprefix("-")
+        for uid, images in self.images.items():
+            first = images[0]
+            if asked.get("StudyInstanceUID") not in (None, "", uid) or first.StudyDate > before:
+                continue
+            if asked.get("PatientID") not in (None, "", first.PatientID):
+                continue
             match = Dataset()
-            match.QueryRetrieveLevel = "STUDY"
-            match.StudyInstanceUID = asked.StudyInstanceUID
+            match.QueryRetrieveLevel = asked.QueryRetrieveLevel
             match.NumberOfStudyRelatedInstances = len(images)
+            for element in asked:
+                if element.keyword in first:
+                    match[element.tag] = first[element.tag]
             yield 0xFF00, match
 
     def get(self, event: evt.Event) -> Iterator[Any]:
