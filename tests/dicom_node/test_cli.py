@@ -166,7 +166,7 @@ def test_shown_settings_give_themselves_again_and_hide_secrets(run: Run, monkeyp
 
 
 def test_an_error_that_nobody_foresaw_is_one_line_without_values(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ValueError("ZZTOP^PHI")
 
     monkeypatch.setattr("dicom_node.dimse.scu.echo", fail)
@@ -178,7 +178,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_without_values(run: Run, monke
 
 
 def test_ctrl_c_ends_with_1_and_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dicom_node.dimse.scu.echo", interrupted)
