@@ -179,7 +179,7 @@ class Intake(Part):
             study, run = self._latest(session, study_instance_uid)
             if study.held_at is not None:
                 raise NodeError("the study is held already")
-            study.held_at = self._clock()
+            study.held_at, run.dispatched_at = self._clock(), None
             self._note(session, study_instance_uid, "hold", reason or "by hand", run.id)
             return run.state
 

@@ -266,7 +266,7 @@ class Ledger(Part):
             action, why = switched(session, run.route)
             if run.state is not State.IGNORED and (action is Action.OFF or (action is Action.SHADOW and waiting)):
                 raise NodeError(why, advice=f"`medrega-pacs route on {run.route}` lets it go on")
-            run.attempts, run.next_attempt_at, run.dispatched_at = 0, None, None
+            run.attempts, run.losses, run.next_attempt_at, run.dispatched_at = 0, 0, None, None
             if run.gathers:
                 run.last_image_at = max(run.last_image_at, now)
                 self._move(session, run, State.RECEIVING, "cancelled no more", "retry")

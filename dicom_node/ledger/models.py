@@ -143,6 +143,8 @@ class Run(Base):
     """Whether images still join it: it receives, or it was cancelled while it did."""
     queue: Mapped[str] = mapped_column(String(64), default="", server_default="")
     """Engine that is to read it, by the name of its queue; empty for any."""
+    losses: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How often the worker that read it was lost."""
 
 
 class Instance(Base):

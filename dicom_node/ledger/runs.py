@@ -113,6 +113,9 @@ class Runs(Part):
         with self._database.read() as session:
             if is_paused(session, Work.READING):
                 return [], []
+            suspect = due.with_only_columns(Run.id).where(Run.losses > 0).limit(1)
+            next_suspect = None if self._suspect_is_read(session) else session.scalar(suspect)
+            due = due.where((Run.losses == 0) | (Run.id == next_suspect))
             on_their_way = session.execute(
                 select(Run.queue, Run.priority, func.count(Run.dispatched_at))
                 .where(Run.state == State.QUEUED)
@@ -141,7 +144,7 @@ class Runs(Part):
             if run is None or run.state is not State.QUEUED or is_paused(session, Work.READING):
                 return None
             study = session.get(Study, run.study_instance_uid)
-            if study is None or study.held_at is not None:
+            if study is None or study.held_at is not None or (run.losses and self._suspect_is_read(session)):
                 return None
             action, why = switched(session, run.route)
             if action is Action.OFF:
@@ -311,8 +314,17 @@ class Runs(Part):
                     # The first time the machine is to blame, as likely as not.
                     delay = timedelta(seconds=first_delay_seconds * (2.0 ** (run.attempts - 1) - 1))
                     self._requeue(session, run, "the worker was lost in mid-reading", self._clock() + delay, True)
+                run.losses += 1
                 lost.append(run.id)
             return lost
+
+    def _suspect_is_read(self, session: Session) -> bool:
+        """Whether a run is read whose worker was lost before.
+
+        One that takes its worker with it takes along what else that worker reads. So suspects are read one at a time:
+        whoever is not to blame is lost with it once at most.
+        """
+        return session.scalar(select(Run.id).where(Run.state.in_(LEASED), Run.losses > 0).limit(1)) is not None
 
     def _requeue(
         self, session: Session, run: Run, reason: str, next_attempt_at: datetime | None, attempt: bool

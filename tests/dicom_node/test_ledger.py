@@ -15,6 +15,7 @@ from dicom_node.ledger.models import Base
 from dicom_node.ledger.part import run_key
 from dicom_node.ledger.records import Claim, Outcome, StoredResult
 from dicom_node.ledger.states import ACTIVE, TRANSITIONS, TransitionError, check_transition
+from dicom_node.ledger.switches import Work
 from dicom_node.process import new_owner, owner_is_gone
 from engine.errors import NodeError, SettingsError
 
@@ -180,6 +181,53 @@ def test_a_study_that_loses_its_worker_again_and_again_fails_and_does_not_block(
         ledger.runs.reclaim_lost(3)
     assert state(ledger) is State.FAILED
     assert "lost" in ledger.study("1.2.3").runs[-1].reason
+
+
+def test_what_is_lost_with_a_study_that_takes_its_worker_along_is_lost_once(ledger: Ledger, clock: Clock) -> None:
+    runs = [completed(ledger, f"1.2.{number}", f"1.2.{number}.1") for number in range(4)]
+    poison = runs[0]
+    read: list[str] = []
+    for _ in range(20):
+        due = [run.id for run in ledger.runs.to_dispatch(clock())[0]]
+        claims = [ledger.runs.claim(run_id, f"elsewhere:{run_id}:1", 300) for run_id in due]
+        taken = [claim for claim in claims if claim is not None]
+        if any(claim.run_id == poison for claim in taken):
+            clock.forward(300)  # the one process that reads them all is gone
+            ledger.runs.reclaim_lost(3, 10)
+        else:
+            for claim in taken:
+                ledger.runs.reading_stored(claim, "d" * 64)
+                ledger.runs.results_stored(claim, {"": [result(int(claim.run_id[:6], 16))]})
+                read.append(claim.run_id)
+        clock.forward(1)
+    assert sorted(read) == sorted(runs[1:])
+    assert [ledger.study(f"1.2.{number}").runs[0].attempts for number in range(4)] == [3, 2, 2, 2]
+    assert state(ledger, "1.2.0") is State.FAILED
+
+
+def test_completion_and_what_is_done_by_hand(ledger: Ledger, clock: Clock) -> None:
+    """As the tests of completion, on each of the databases."""
+    run_id = ledger.intake.record(received())
+    ledger.sendings.heard("elsewhere:1:1", [("a", "1.2.3")], ["1.2.3"])
+    assert ledger.expectations.to_ask({"CT1"}, 5) == [run_id]
+    ledger.expectations.answered("1.2.3", "archive", 1)
+    clock.forward(5)
+    assert ledger.expectations.to_ask({"CT1"}, 5) == [run_id]
+    ledger.expectations.answered("1.2.3", "archive", 1)
+    assert ledger.expectations.met(5) == []
+    assert ledger.sendings.ended("elsewhere:1:1", "a", ["1.2.3"], "1.2.3", released=True)
+    ((run, _),) = ledger.expectations.met(5)
+    assert ledger.intake.hold("1.2.3") is State.RECEIVING
+    assert ledger.expectations.met(5) == ledger.intake.receiving(clock()) == []
+    assert ledger.intake.release("1.2.3") is State.RECEIVING
+    assert ledger.intake.receiving(clock()) == [run]
+    assert ledger.clocks.steady() == clock()
+    assert ledger.intake.push("1.2.3") is State.COMPLETE
+    ledger.runs.queue_complete()
+    assert ledger.switches.pause(Work.READING)
+    assert ledger.runs.to_dispatch(clock()) == ([], [])
+    assert ledger.switches.resume(Work.READING)
+    assert [run.priority for run in ledger.runs.to_dispatch(clock())[0]] == [0]
 
 
 def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(ledger: Ledger) -> None:

@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column("study", sa.Column("held_at", AT))
     op.add_column("run", sa.Column("gathers", sa.Boolean(), nullable=False, server_default=sa.true()))
     op.add_column("run", sa.Column("queue", sa.String(64), nullable=False, server_default=""))
+    op.add_column("run", sa.Column("losses", sa.Integer(), nullable=False, server_default="0"))
     op.execute(sa.text("UPDATE run SET gathers = false WHERE state <> 'RECEIVING'"))
     op.create_index("ix_run_state_last_image_at", "run", ["state", "last_image_at"])
     op.create_index("ix_run_state_priority_created_at", "run", ["state", "priority", "created_at"])
@@ -59,6 +60,6 @@ def downgrade() -> None:
         op.drop_table(table)
     op.drop_index("ix_run_state_priority_created_at", "run")
     op.drop_index("ix_run_state_last_image_at", "run")
-    for table, column in (("run", "queue"), ("run", "gathers"), ("study", "held_at")):
+    for table, column in (("run", "losses"), ("run", "queue"), ("run", "gathers"), ("study", "held_at")):
         with op.batch_alter_table(table) as batch:
             batch.drop_column(column)
