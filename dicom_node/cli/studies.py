@@ -200,6 +200,10 @@ def _print_record(record: StudyRecord) -> None:
 
     out = console()
     out.print(f"[bold]{record.study_instance_uid}[/bold], first image {_time(record.created_at)}")
+    if record.held_at is not None:
+        out.print(f"held by hand since {_time(record.held_at)}; release lets it go on")
+    if record.expected is not None:
+        out.print(f"{record.expected} images in all, says {record.expected_by}")
     if record.conflicts:
         out.print(f"{record.conflicts} objects came with the UID of another one and other content; they are not read")
     runs = Table(

@@ -21,7 +21,7 @@ from dicom_node.ledger.holdings import Holdings
 from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.keeping import Keeping
 from dicom_node.ledger.leases import Leases
-from dicom_node.ledger.models import Delivery, DeliveryState, Event, Instance, Result, Run, Study
+from dicom_node.ledger.models import Delivery, DeliveryState, Event, Expectation, Instance, Result, Run, Study
 from dicom_node.ledger.part import Clock, Monotonic, Part, run_key, unknown_study
 from dicom_node.ledger.records import (
     DeliveryRecord,
@@ -190,12 +190,16 @@ class Ledger(Part):
                 .where(Instance.study_instance_uid == study_instance_uid)
                 .group_by(Instance.run_id)
             ).all()
+            expected = session.get(Expectation, study_instance_uid)
         count = {row[0]: row[1] for row in arrived}
         by_id = {result.id: result for result in results}
         return StudyRecord(
             study_instance_uid=study_instance_uid,
             created_at=study.created_at,
             conflicts=count.get(None, 0),
+            held_at=study.held_at,
+            expected=expected.instances if expected else None,
+            expected_by=(expected.source or "its sender") if expected else "",
             runs=tuple(
                 RunRecord(
                     run.id,

@@ -228,6 +228,12 @@ class StudyRecord:
     created_at: datetime
     conflicts: int
     """Objects with the SOP instance UID of another one and other content, kept apart and not read."""
+    held_at: datetime | None
+    """Since when it is held by hand."""
+    expected: int | None
+    """How many images it has in all, None where nobody says so."""
+    expected_by: str
+    """Who says so: a source of the settings, or its sender."""
     runs: tuple[RunRecord, ...]
     results: tuple[ResultRecord, ...]
     deliveries: tuple[DeliveryRecord, ...]

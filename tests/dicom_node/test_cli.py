@@ -289,7 +289,9 @@ def test_a_study_is_listed_shown_cancelled_and_tried_again(run: Run) -> None:
 def test_a_study_is_held_released_and_pushed_by_hand(run: Run) -> None:
     assert "is held" in run("hold", "1.2.3", "--reason", "being corrected")[1]
     assert "\n    held by hand since" in run("studies")[1]
-    assert "being corrected" in run("study", "1.2.3")[1]
+    shown = run("study", "1.2.3")[1]
+    assert "being corrected" in shown
+    assert "held by hand since" in shown
     status, _, err = run("push", "1.2.3")
     assert status == 1
     assert "medrega-pacs release 1.2.3" in err
@@ -298,6 +300,12 @@ def test_a_study_is_held_released_and_pushed_by_hand(run: Run) -> None:
     assert run("release", "1.2.3")[0] == 1
     assert "the study is COMPLETE" in run("push", "1.2.3")[1]
     assert run("push", "1.2.9")[0] == 1
+
+
+def test_a_study_s_count_is_shown(run: Run, ledger: Ledger) -> None:
+    ledger.expectations.answered("1.2.3", "archive", 300)
+    assert "300 images in all, says archive" in run("study", "1.2.3")[1]
+    assert json.loads(run("study", "1.2.3", "--json")[1])["expected"] == 300
 
 
 @pytest.mark.usefixtures("ledger")
