@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from io import BytesIO
@@ -43,7 +42,7 @@ from dicom_node.dimse.scu import SUCCESS, Peer, PeerError, Timeouts, associate
 from dicom_node.dimse.tls import client_context
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import OwedReport
-from dicom_node.settings import Settings, TlsSettings
+from dicom_node.settings import CommitmentPeer, Destination, Settings, Source, TlsSettings
 from dicom_node.spool import Spool, SpoolError, split
 from engine.errors import NodeError
 
@@ -245,11 +244,14 @@ class CommitmentScp:
 
     def _address(self, calling_aet: str) -> tuple[Peer, TlsSettings | None]:
         settings = self._settings
-        known: Sequence[object] = (*settings.commitment_peers, *settings.sources, *settings.destinations)
-        for table in known:
-            port = getattr(table, "port", None)
-            if getattr(table, "aet", None) == calling_aet and port is not None:
-                return Peer(calling_aet, getattr(table, "host", ""), port), getattr(table, "tls", None)
+        tables: list[CommitmentPeer | Source | Destination] = [
+            *settings.commitment_peers,
+            *settings.sources,
+            *settings.destinations,
+        ]
+        for table in tables:
+            if table.aet == calling_aet and table.port is not None:
+                return Peer(calling_aet, table.host, table.port), table.tls
         raise NodeError(
             f"the address of {calling_aet} is not known",
             advice="add a [[commitment_peers]] table with its host and port",

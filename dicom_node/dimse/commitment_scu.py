@@ -7,7 +7,6 @@ listener, and counts by its transaction, however late it comes.
 from __future__ import annotations
 
 import random
-import ssl
 import threading
 import time
 from datetime import timedelta
@@ -34,7 +33,7 @@ from dicom_node.dimse.scu import SUCCESS, Peer, PeerError, Timeouts, associate
 from dicom_node.dimse.tls import client_context
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import CommitmentRequest
-from dicom_node.settings import Destination, Settings, TlsSettings
+from dicom_node.settings import Destination, Settings
 from engine.errors import NodeError
 
 _JITTER: Final = 0.2
@@ -108,7 +107,7 @@ class CommitmentScu:
             self._settings.listener.aet,
             timeouts,
             handlers=[(evt.EVT_N_EVENT_REPORT, take)],
-            tls=_secure(destination),
+            tls=client_context(destination.tls) if destination.tls is not None else None,
         ) as association:
             answer, _ = association.send_n_action(statement.to_dataset(), REQUEST, SOP_CLASS, SOP_INSTANCE)
             status = answer.get("Status")
@@ -165,8 +164,3 @@ class CommitmentScu:
             destination=destination,
             reason=error.explained,
         )
-
-
-def _secure(destination: Destination) -> ssl.SSLContext | None:
-    tls: TlsSettings | None = getattr(destination, "tls", None)
-    return client_context(tls) if tls is not None else None
