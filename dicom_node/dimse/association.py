@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.dimse.status import rejection_of
 from dicom_node.dimse.tls import diagnose
+from dicom_node.settings.section import secret_of
 from dicom_node.settings.sources import Endpoint
 from engine.errors import NodeError, SettingsError
 
@@ -48,11 +50,13 @@ class PeerError(NodeError):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An application entity on the network."""
+    """An application entity on the network, and who we say that we are (PS3.7 D.3.3.7) where it asks for a user."""
 
     aet: str
     host: str
     port: int
+    user: str | None = None
+    passcode_file: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.aet}@{self.host}:{self.port}"
@@ -82,7 +86,7 @@ class Peer:
         """
         if endpoint.aet is None or endpoint.port is None:
             raise SettingsError(f"{endpoint.name} has no AE title and port: it is reached by {endpoint.protocol}")
-        return cls(endpoint.aet, endpoint.host, endpoint.port)
+        return cls(endpoint.aet, endpoint.host, endpoint.port, endpoint.user, endpoint.password_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ def associate(
     ------
     PeerError
         If the peer cannot be reached, rejects the association or aborts it.
+    SettingsError
+        If the peer's passcode cannot be read.
     """
     entity = AE(calling_aet)
     entity.connection_timeout = entity.acse_timeout = timeouts.association
@@ -144,7 +150,7 @@ def associate(
             contexts=list(islice(contexts, MAX_CONTEXTS)),
             ae_title=peer.aet,
             evt_handlers=[(evt.EVT_CONN_OPEN, opened), *handlers],
-            ext_neg=[*roles],
+            ext_neg=[*roles, *_identity(peer)],
             tls_args=(tls, peer.host) if tls is not None else None,
         )
     except OSError:  # the library looks the name up outside of what it catches; a name server comes back, as peers do
@@ -162,6 +168,16 @@ def associate(
         raise
     if association.is_established:
         association.release()
+
+
+def _identity(peer: Peer) -> list[UserIdentityNegotiation]:
+    if peer.user is None:
+        return []
+    item = UserIdentityNegotiation()
+    item.user_identity_type = 1 if peer.passcode_file is None else 2  # the name alone, or with a passcode
+    item.primary_field = peer.user.encode()
+    item.secondary_field = b"" if peer.passcode_file is None else secret_of(peer.passcode_file).encode()
+    return [item]
 
 
 def _refusal(

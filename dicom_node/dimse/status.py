@@ -123,6 +123,7 @@ def rejection_of(result: int | None, source: int | None, reason: int | None, cal
     advice = {
         (1, 3): f"let {calling} in at the peer",
         (1, 7): f"is {called} its right AE title?",
+        (2, 1): "does it ask for a user, or for another one?",
     }.get((source or 0, reason or 0), "")
     # Congestion and limits pass, even where a peer calls them permanent.
     return Rejection(result == 1 and source != 3, words, advice)

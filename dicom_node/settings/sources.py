@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -11,6 +11,7 @@ from dicom_node.settings.section import AETitle, Port, Section
 from dicom_node.settings.tls import TlsSettings
 
 Retrieve = Literal["move", "get", "wado"]
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class Endpoint(Section):
@@ -26,8 +27,12 @@ class Endpoint(Section):
     url: str | None = Field(
         default=None, pattern=r"^https?://", description="Its DICOMweb root, as https://pacs/dicom-web (dicomweb)."
     )
-    user: str | None = Field(default=None, description="User for HTTP Basic authentication (dicomweb).")
-    password_file: Path | None = Field(default=None, description="File that holds that user's password.")
+    user: str | None = Field(
+        default=None, description="User for HTTP Basic authentication (dicomweb), or user identity negotiation (dimse)."
+    )
+    password_file: Path | None = Field(
+        default=None, description="File that holds that user's password. A dimse peer may know a user by name alone."
+    )
     token_file: Path | None = Field(default=None, description="File that holds a bearer token, instead of a user.")
     tls: TlsSettings | None = Field(
         default=None,
@@ -40,11 +45,15 @@ class Endpoint(Section):
         if self.protocol == "dimse":
             if self.aet is None or self.port is None:
                 raise ValueError('protocol = "dimse" needs aet and port')
-            if self.url is not None or self.user is not None or self.token_file is not None:
-                raise ValueError('url, user and token_file are for protocol = "dicomweb"')
+            if self.url is not None or self.token_file is not None:
+                raise ValueError('url and token_file are for protocol = "dicomweb"')
+            if self.password_file is not None and self.tls is None and self.host not in _LOOPBACK:
+                raise ValueError("the password would be readable on the way: set tls")
         elif self.url is None:
             raise ValueError('protocol = "dicomweb" needs url')
-        if (self.user is None) != (self.password_file is None):
+        if self.password_file is not None and self.user is None:
+            raise ValueError("password_file is given and user is not")
+        if self.protocol == "dicomweb" and (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file belong together")
         if self.user is not None and self.token_file is not None:
             raise ValueError("a user or a token_file, not both")

@@ -70,7 +70,7 @@ def server_of(remote: Remote, calling_aet: str) -> Server:
     if remote.aet is None or remote.port is None:
         raise SettingsError(f"{remote.name} has no AE title and port")
     return Server(
-        Peer(remote.aet, remote.host, remote.port),
+        Peer.of(remote),
         calling_aet,
         Timeouts(remote.association_timeout_seconds, remote.timeout_seconds),
         client_context(remote.tls) if remote.tls is not None else None,

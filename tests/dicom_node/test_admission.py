@@ -3,12 +3,13 @@
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wire
 from listener_bench import Scp
 from node_bench import wait_until
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
@@ -20,6 +21,7 @@ from dicom_node.dimse.admission import Rejection
 from dicom_node.dimse.scu import Peer, PeerError, echo
 from dicom_node.dimse.users import Users
 from dicom_node.passwords import HashedPassword
+from dicom_node.settings import Destination
 from dicom_node.settings.listener import User
 from engine.errors import SettingsError
 
@@ -159,6 +161,7 @@ def test_more_silent_connections_than_may_wait_are_closed_at_once(tmp_path: Path
         wire.data(wire.item(3, 3, wire.command(wire.element(0x100, 0x30)))),
         wire.pdu(4, b"\0\0\0\1\3"),
     ],
+    ids=["no PDU", "no command", "no context", "even context", "no command set", "no SOP class", "no value"],
 )
 def test_what_is_no_message_is_answered_by_an_abort_and_nobody_else_hears_of_it(tmp_path: Path, message: bytes) -> None:
     with Scp(tmp_path, max_associations=1, acse_timeout_seconds=5) as scp:
@@ -217,6 +220,24 @@ def test_users_prove_who_they_are(tmp_path: Path) -> None:
         quiet = ask(scp, identity(2, "gate", "abc", positive=False))
         assert quiet.acceptor.user_identity is None
         quiet.release()
+
+
+def test_the_node_says_who_it_is_where_a_peer_asks(tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_text("abc\n")
+    wrong.write_text("abd\n")
+    users = (User(name="node", passcode_file=right), User(name="bare"))
+    with Scp(tmp_path, users=users, require_user=True) as scp:
+        address: dict[str, Any] = {"name": "pacs", "aet": "MEDREGA", "port": scp.port}
+        for who in ({"user": "node", "password_file": right}, {"user": "bare"}):
+            assert echo(Peer.of(Destination(**address, **who))) > 0
+        for who in ({"user": "node", "password_file": wrong}, {"user": "node"}, {}):
+            with pytest.raises(PeerError) as caught:
+                echo(Peer.of(Destination(**address, **who)))
+            assert "user" in caught.value.advice
+            assert not caught.value.retry
+    with pytest.raises(ValidationError, match="set tls"):
+        Destination(name="pacs", aet="A", port=104, host="pacs.example", user="a", password_file=right)
 
 
 def test_identities_are_not_looked_at_where_nobody_is_listed(tmp_path: Path) -> None:

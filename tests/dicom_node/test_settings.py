@@ -85,7 +85,7 @@ def test_a_child_process_gets_the_same_settings(tmp_path: Path, monkeypatch: pyt
         ('[engine]\nrefiner = "thresh"\n', "engine.refiner: is none of the values it may have", ""),
         ('[destinations]\nname = "a"\n', "double brackets, as [[destinations]]", ""),
         ('data = "medrega-data"\n', "data: should be a table", ""),
-        ('[[destinations]]\nname = "a"\naet = "A"\n', "destinations[0].port: is missing", ""),
+        ('[[destinations]]\nname = "a"\naet = "A"\n', 'destinations[0]: protocol = "dimse" needs aet and port', ""),
         ('[[destinations]]\nname = "a"\naet = "A"\nport = 1\nlanguages = []\n', "destinations[0].languages", ""),
         ('[[destinations]]\nname="a"\naet="A"\nport=1\n[[destinations]]\nname="a"\naet="B"\nport=1\n', "same name", ""),
     ],
