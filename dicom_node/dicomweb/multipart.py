@@ -12,6 +12,9 @@ from engine.errors import NodeError
 _LARGEST_HEADER: Final = 8192
 """Bytes of a part's header fields, and of what stands before the first part, that are looked at."""
 
+_LONGEST_BOUNDARY: Final = 200
+"""RFC 2046 5.1.1 says 70, and Orthanc's are 73 long."""
+
 
 class MultipartError(NodeError):
     """A body is not what its Content-Type says, or ends too early."""
@@ -48,11 +51,11 @@ def boundary_of(media_type: MediaType) -> str:
     Raises
     ------
     MultipartError
-        If there is none, or it is not one to 70 printable ASCII characters (RFC 2046 5.1.1).
+        If there is none, or it is not made of printable ASCII characters.
     """
     boundary = media_type.parameters.get("boundary", "")
-    if not (1 <= len(boundary) <= 70 and boundary.isascii() and boundary.isprintable()):
-        raise MultipartError("the Content-Type has no boundary of one to 70 characters")
+    if not (1 <= len(boundary) <= _LONGEST_BOUNDARY and boundary.isascii() and boundary.isprintable()):
+        raise MultipartError("the Content-Type has no boundary that can be used")
     return boundary
 
 

@@ -11,20 +11,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from node_bench import image, received, wait_until
+from pydantic import ValidationError
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 from web_bench import BOUNDARY, MULTIPART, Web, body, encoded, read_answer
 
+from dicom_node.dicomweb.child import server_child
 from dicom_node.dicomweb.users import Users
 from dicom_node.ledger import Ledger
 from dicom_node.passwords import HashedPassword
+from dicom_node.settings import Settings
 from dicom_node.settings.dicomweb import DicomwebUser
 from dicom_node.settings.tls import TlsSettings
-from engine.errors import SettingsError
+from engine.errors import NodeError, SettingsError
 
 TOKEN = "0123456789abcdef" * 2
 
@@ -307,3 +311,41 @@ def test_secrets_that_are_none_are_refused_at_start(tmp_path: Path) -> None:
         secret.write_text(content, encoding="ascii")
         with pytest.raises(SettingsError, match=said):
             Users([DicomwebUser(name="A", **settings)])  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_is_told_before_the_node_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings(dicomweb={"enabled": True, "port": port})  # type: ignore[arg-type]
+        with pytest.raises(NodeError, match=f"port {port} of 127.0.0.1 cannot be listened at"):
+            server_child(settings, {})
+    user = {"name": "A", "password_file": tmp_path / "none"}
+    with pytest.raises(SettingsError, match="cannot be read"):
+        server_child(settings.model_copy(update={"dicomweb_users": (DicomwebUser(**user),)}), {})  # type: ignore[arg-type]
+    tls = TlsSettings(certificate=tmp_path / "none", require_client=False)
+    dicomweb = settings.dicomweb.model_copy(update={"tls": tls})
+    with pytest.raises(SettingsError, match="cannot be read"):
+        server_child(settings.model_copy(update={"dicomweb": dicomweb}), {})
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({"dicomweb": {"enabled": True, "host": "10.1.2.3"}}, "set tls, or plain_http"),
+        ({"dicomweb": {"enabled": True, "host": "10.1.2.3", "plain_http": True}}, "add a .*dicomweb_users"),
+        ({"dicomweb": {"tls": {}}}, "tls needs a certificate"),
+        ({"dicomweb": {"tls": {"certificate": "x"}}}, "needs the ca"),
+        ({"dicomweb_users": [{"name": "A"}]}, "password_file or a token_file"),
+        ({"dicomweb_users": [{"name": "A:B", "token_file": "x"}]}, "name"),
+        ({"dicomweb_users": [{"name": "A", "token_file": "x", "rights": []}]}, "rights"),
+        ({"dicomweb_users": [{"name": "A", "token_file": "x"}] * 2}, "same name"),
+        ({"reading": {"pixels": "wado"}}, "needs front.url"),
+        ({"front": {"url": "http://front:11181"}}, "https, or plain_http"),
+        ({"front": {"url": "http://user:pw@front"}}, "front.url"),
+        ({"front": {"user": "a"}}, "belong together"),
+        ({"front": {"user": "a", "password_file": "x", "token_file": "y"}}, "not both"),
+    ],
+)
+def test_settings_that_leave_a_door_open_are_refused(tables: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings(**tables)

@@ -154,6 +154,8 @@ def running_orthanc(folder: Path, **settings: Any) -> Iterator[Orthanc]:
         def answers() -> bool:
             try:
                 server.get("/system")
+            except urllib.error.HTTPError:
+                return True  # it asks for a password
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 return False
             return True
