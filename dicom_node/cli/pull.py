@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,12 +43,14 @@ def pull(
     from dicom_node.intake.identity import is_uid
     from dicom_node.intake.storage import Storage
     from dicom_node.ledger import Ledger
+    from dicom_node.logs import set_up_logging
     from dicom_node.sources.pull import pull as fetch
     from dicom_node.spool import Spool
 
     if not all(map(is_uid, [study, *(series or ())])):
         raise typer.BadParameter("a UID is made of digits and dots, at most 64", param_hint="--study, --series")
     settings = load_settings(config)
+    set_up_logging(settings.log.model_copy(update={"level": "warning"}))  # what the command says is enough
     found = settings.source(source)
     ledger = Ledger.open(settings)
     try:
@@ -81,7 +84,7 @@ def pull(
         state = next((one.state for one in ledger.studies() if one.study_instance_uid == study), None)
     finally:
         ledger.close()
-    said = f"{retrieved.completed} images fetched from {found.name}"
+    said = f"{retrieved.completed} image{'s' * (retrieved.completed != 1)} fetched from {found.name}"
     if retrieved.failed:
         said += f", {retrieved.failed} failed"
     if retrieved.not_kept:
@@ -95,18 +98,20 @@ def pull(
 def _interruptible(work: Callable[[], Retrieved], cancel: Cancel) -> Retrieved:
     """Run in a thread, so that Ctrl-C here can ask for the end of it: the peer is told, and answers with the counts."""
     outcome: list[Retrieved | MedregaError] = []
+    ended: list[bool] = []
 
     def run() -> None:
         try:
             outcome.append(work())
         except MedregaError as error:
             outcome.append(error)
+        finally:
+            ended.append(True)
 
-    thread = threading.Thread(target=run, name="pull", daemon=True)
-    thread.start()
-    while thread.is_alive():
+    threading.Thread(target=run, name="pull", daemon=True).start()
+    while not ended:  # not by `Thread.join`, which takes a thread for ended when Ctrl-C comes while it waits
         try:
-            thread.join(0.2)
+            time.sleep(0.1)
         except KeyboardInterrupt:
             if cancel.asked:
                 raise  # the second time: end without waiting for the peer

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from node_bench import image
+from node_bench import image, node_settings
 from ports import free_port
 from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
@@ -210,3 +214,44 @@ def test_a_count_is_found_at_whichever_level_it_is_told(start_scp: Callable[...,
 def test_an_outcome_is_whole_only_without_failures() -> None:
     assert Retrieved(3).ok
     assert not Retrieved(3, 1).ok
+
+
+def test_ctrl_c_of_pull_is_a_c_cancel(start_scp: Callable[..., Server], tmp_path: Path) -> None:
+    under_way, cancelled = threading.Event(), threading.Event()
+
+    def handle(event: evt.Event) -> Iterator[Any]:
+        yield 2
+        yield 0xFF00, image("1.2.3", "1.2.3.1")
+        under_way.set()
+        pause = threading.Event()
+        for _ in range(1000):
+            if event.is_cancelled:
+                cancelled.set()
+                yield 0xFE00, None
+                return
+            pause.wait(0.01)
+
+    def count(_event: evt.Event) -> Iterator[Any]:
+        match = keys("STUDY", {"StudyInstanceUID": "1.2.3"})
+        match.NumberOfStudyRelatedInstances = 2
+        yield 0xFF00, match
+
+    peer = start_scp((evt.EVT_C_GET, handle), (evt.EVT_C_FIND, count)).peer
+    settings = node_settings(
+        tmp_path, sources=[{"name": "archive", "aet": peer.aet, "port": peer.port, "retrieve": "get"}]
+    )
+    command = [sys.executable, "-m", "dicom_node.cli", "pull", "--study", "1.2.3", "--from", "archive"]
+    environment = {**os.environ, **settings.to_environment()}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert under_way.wait(30)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert cancelled.is_set()
+    assert process.returncode == 1
+    assert "1 image fetched from archive" in out, err
+    assert "the retrieval was cancelled" in err

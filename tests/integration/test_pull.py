@@ -160,6 +160,7 @@ def test_the_command_says_what_came_and_ends_accordingly(
 ) -> None:
     for name, value in here.settings.to_environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("dicom_node.logs.set_up_logging", lambda _settings: None)  # it would outlive this test
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["medrega-pacs", *arguments])
