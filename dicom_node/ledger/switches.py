@@ -75,7 +75,7 @@ class Switches(Part):
             return True
 
     def set_route(self, route: str, action: Action, reason: str = "") -> int:
-        """Switch a route, in one transaction with what is under way on it.
+        """Switch a route, and stop what is under way on it.
 
         Off cancels every run of the route that waits, is read, or is delivered: a worker in mid-reading notices within
         half a second, one in mid-delivery before the next object. Shadow lets readings go on, and stops deliveries.
@@ -89,11 +89,20 @@ class Switches(Part):
         """
         with self._database.write() as session:
             session.execute(delete(Switch).where(Switch.name == _ROUTE + route))
+            if action is not Action.READ:
+                session.add(Switch(name=_ROUTE + route, value=action.value, at=self._clock(), reason=reason))
+        # From here on nobody begins anything on it, so that what is found now is all there is.
+        return self._stop_runs(route)
+
+    def enforce(self) -> int:
+        """Stop what is under way on routes that are switched: what a crash in the middle of `set_route` has left."""
+        return sum(self._stop_runs(route) for route in self.routes())
+
+    def _stop_runs(self, route: str) -> int:
+        with self._database.write() as session:
+            action, why = switched(session, route)
             if action is Action.READ:
                 return 0
-            session.add(Switch(name=_ROUTE + route, value=action.value, at=self._clock(), reason=reason))
-            session.flush()
-            told = switched_reason(route, action, reason)
             states = ACTIVE if action is Action.OFF else {State.DELIVERING}
             notes = select(Delivery.run_id).join(Result, Result.id == Delivery.result_id).where(Result.kind == KIND)
             runs = session.scalars(
@@ -103,7 +112,7 @@ class Switches(Part):
                 .with_for_update()
             ).all()
             for run in runs:
-                self._stop(session, run, State.CANCELLED if action is Action.OFF else State.DELIVERED, told)
+                self._stop(session, run, State.CANCELLED if action is Action.OFF else State.DELIVERED, why)
             return len(runs)
 
     def _stop(self, session: Session, run: Run, state: State, reason: str) -> None:

@@ -74,6 +74,8 @@ class Router:
             If the ledger cannot be reached.
         """
         self._follow()
+        if stopped := self._ledger.switches.enforce():
+            log.warning("runs on switched routes stopped", runs=stopped)
         decided = {}
         for run in self._ledger.runs.to_route():
             decision = self.decide(run)

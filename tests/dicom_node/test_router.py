@@ -330,6 +330,18 @@ def test_a_run_that_was_queued_while_its_route_was_switched_off_is_not_read(
     assert bench.run(run_id).state is State.CANCELLED
 
 
+def test_what_a_crash_left_on_a_switched_route_is_stopped_by_the_next_sweep(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = bench.routed(image())
+    with monkeypatch.context() as patched:
+        patched.setattr(type(bench.ledger.switches), "_stop_runs", lambda *_: 0)
+        bench.ledger.switches.set_route("rest", Action.OFF)
+    assert bench.run(run_id).state is State.QUEUED
+    bench.router.route_complete()
+    assert bench.run(run_id).state is State.CANCELLED
+
+
 def test_off_by_hand_breaks_a_reading_off(bench: Bench) -> None:
     script(bench.folder, delay_seconds=60)
     run_id = bench.routed(image())
