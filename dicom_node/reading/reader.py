@@ -41,6 +41,12 @@ class _IgnoredError(NodeError):
     """Nothing in the study is for this node."""
 
 
+class _GoneError(NodeError):
+    """Files of the study are no longer where they were."""
+
+    retry = True
+
+
 class Reader:
     """Reads runs; one for a worker process, called from several threads.
 
@@ -137,6 +143,10 @@ class Reader:
         """The run's reading: the stored one if there is one, since a model's answers need not repeat."""
         if claim.reading_digest is None:
             reading = self._ask(claim, study)
+            # What the model did not see because it was taken away is not to be told as what it could not read.
+            gone = sum(not instance.path.exists() for instance in study.instances)
+            if gone:
+                raise _GoneError(f"{gone} of the study's files were moved or deleted while it was read")
             reading = replace(reading, partial=reading.partial or partial)
             self._home.store_reading(claim.run_id, reading.to_json())
         else:
