@@ -22,11 +22,11 @@ from urllib.parse import quote
 
 import httpx
 from pydicom.dataset import Dataset
-from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
 from dicom_node.dicomweb.files import ArrivingFile
 from dicom_node.dicomweb.multipart import MediaType, MultipartError, boundary_of, read_parts
 from dicom_node.dimse.scu import PeerError, SendResult, StoredFile, Timeouts
+from dicom_node.dimse.status import meaning_of
 from dicom_node.settings.section import secret_of
 from engine.errors import NotDicomError, SettingsError
 from engine.study import READ_ERRORS
@@ -446,11 +446,10 @@ def _told(files: Sequence[StoredFile], status: int, answer: Any) -> dict[StoredF
         uid = file.sop_instance_uid
         if uid in failed:
             reason = failed[uid] or 0x0110  # processing failure: what a server says that says nothing
-            # 0xA7xx is out of resources: the one refusal that passes by itself.
-            results[file] = SendResult(file, reason, _words(reason), retry=reason & 0xFF00 == 0xA700)
+            results[file] = SendResult.of(file, reason)
         elif uid in stored:
             warning = stored[uid]
-            results[file] = SendResult(file, warning, _words(warning) if warning else "")
+            results[file] = SendResult.of(file, warning if meaning_of(warning).stored else 0x0000)
         elif status == 200:
             results[file] = SendResult(file, 0x0000)
         elif status == 409:
@@ -475,8 +474,3 @@ def _values(item: Any, tag: str) -> list[Any]:
     element = item.get(tag) if isinstance(item, dict) else None
     values = element.get("Value") if isinstance(element, dict) else None
     return values if isinstance(values, list) else []
-
-
-def _words(reason: int) -> str:
-    # The Standard's words; a server's own may quote the data set.
-    return f"status 0x{reason:04X}, {STORAGE_SERVICE_CLASS_STATUS.get(reason, ('', 'not in the Standard'))[1].lower()}"
