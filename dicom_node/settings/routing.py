@@ -27,5 +27,5 @@ class RoutingSettings(Section):
     @classmethod
     def _known_zone(cls, value: str | None) -> str | None:
         if value is not None and value not in zoneinfo.available_timezones():
-            raise ValueError("is no time zone's name, as Europe/Berlin or Asia/Shanghai")
+            raise ValueError("is no time zone that this machine knows (tzdata), as Europe/Berlin")
         return value

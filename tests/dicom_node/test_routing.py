@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dicom_node.routing.decision import Action, Decision, Priority, Target
 from dicom_node.routing.explanation import explain
 from dicom_node.routing.facts import ATTRIBUTES, Facts, facts_of
 from dicom_node.routing.header import Header, Person, header_of, person_of, read_header, read_person
-from dicom_node.routing.router import asked_priority
+from dicom_node.routing.router import asked_priority, time_of_day
 from dicom_node.routing.rules import Names, Route, decide, in_sample, load_rules, parse_rules
 from dicom_node.settings import Settings
 from engine.errors import NodeError, SettingsError
@@ -480,3 +480,17 @@ def test_a_header_is_the_same_by_the_short_way_and_by_the_parser(monkeypatch: py
     assert sum(not header.unreadable for header in short.values()) > 20
     monkeypatch.setattr("dicom_node.routing.header.excerpt", lambda *_: None)
     assert {path: read_header(path, syntax) for path, syntax in syntaxes.items()} == short
+
+
+def test_a_time_zone_that_there_is_not_is_refused() -> None:
+    assert Settings(routing={"time_zone": "Asia/Shanghai"}).routing.time_zone == "Asia/Shanghai"
+    with pytest.raises(ValueError, match="no time zone that this machine knows"):
+        Settings(routing={"time_zone": "Mars/Base"})
+
+
+def test_rules_see_the_clock_of_their_zone() -> None:
+    settings = Settings(routing={"time_zone": "Asia/Shanghai"})
+    complete = datetime(2027, 1, 15, 22, 30, tzinfo=UTC)
+    known = facts(at=time_of_day(settings, complete))
+    assert condition('time == "06:30" && weekday == "sat"').holds(known)
+    assert time_of_day(settings, NOON).isoformat() == "2027-01-16T12:30:00+08:00"
