@@ -83,8 +83,8 @@ class Retention:
             Takes the place of both ages of the settings.
         """
         settings, now = self._settings.retention, self._ledger.clock()
-        images_age = older_than or _days(settings.images_days)
-        results_age = older_than or _days(settings.results_days)
+        images_age = _days(settings.images_days) if older_than is None else older_than
+        results_age = _days(settings.results_days) if older_than is None else older_than
         verdicts = []
         for holding in self._ledger.keeping.kept(self._terms):
             verdict = Verdict(holding, self._spool.size(holding.study_instance_uid) if holding.images else 0)

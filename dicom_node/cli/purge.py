@@ -55,12 +55,12 @@ def purge(
         _print(verdicts)
         due = [verdict for verdict in verdicts if verdict.images_go or verdict.results_go]
         if dry_run or not due:
-            console().print("nothing was removed" if not due or dry_run else "")
+            console().print("nothing was removed")
             return
         with progress() as bar:
             task = bar.add_task("Purging", total=len(due))
             images, results = retention.purge(due, lambda: bar.advance(task))
-    console().print(f"{images} images and {results} results removed of {len(due)} studies")
+    console().print(f"{_count(images, 'image')} and {_count(results, 'result')} removed")
 
 
 def _print(verdicts: list[Verdict]) -> None:
@@ -68,18 +68,23 @@ def _print(verdicts: list[Verdict]) -> None:
     for verdict in going:
         parts = []
         if verdict.images_go:
-            parts.append(f"{verdict.holding.images} images, {_size(verdict.size)}: {verdict.images_go}")
+            images = _count(verdict.holding.images, "image")
+            parts.append(f"{images}, {_size(verdict.size)}: {verdict.images_go}")
         if verdict.results_go:
-            parts.append(f"{verdict.holding.results} results: {verdict.results_go}")
+            parts.append(f"{_count(verdict.holding.results, 'result')}: {verdict.results_go}")
         typer.echo(f"goes   {verdict.holding.study_instance_uid}  {'; '.join(parts)}")
     staying = [verdict for verdict in verdicts if verdict.stays]
     for verdict in staying:
         typer.echo(f"stays  {verdict.holding.study_instance_uid}  {_size(verdict.size)}: {verdict.stays}")
     why = Counter(verdict.stays for verdict in staying)
     freed = sum(verdict.size for verdict in going if verdict.images_go)
-    typer.echo(f"{len(going)} studies go, {_size(freed)} of images")
+    typer.echo(f"{len(going)} go, with {_size(freed)} of images; {len(staying)} stay{':' * bool(staying)}")
     for reason, count in why.most_common():
-        typer.echo(f"{count} studies stay: {reason}")
+        typer.echo(f"  {count}: {reason}")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _size(count: float) -> str:

@@ -123,7 +123,9 @@ class Commitments(Part):
                 ):
                     counts[study] = counts.get(study, 0) + count
             for study, count in counts.items():
-                self._note(session, study, "commitment", f"{count} objects committed to {calling_aet}")
+                self._note(
+                    session, study, "commitment", f"{count} object{'s' * (count != 1)} committed to {calling_aet}"
+                )
 
     def not_told(self, transaction_uid: str, reason: str, next_attempt_at: datetime | None) -> None:
         """The sender has not heard the answer; it is told again at that time, or given up without one."""
@@ -319,7 +321,8 @@ class Commitments(Part):
                 Commitment.reason != "",
             )
         )
-        why = f"{commitment.destination} has not kept {len(refused)} results: {commitment.reason}"
+        what = f"{len(refused)} result{'s' * (len(refused) != 1)}"
+        why = f"{commitment.destination} has not kept {what}: {commitment.reason}"
         given_up = (reports or 0) >= REFUSALS
         now = self._clock()
         for delivery in refused:

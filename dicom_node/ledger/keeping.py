@@ -127,7 +127,12 @@ class Keeping(Part):
                     ).all()
                 if not rows:
                     if removed:
-                        self._note(session, study_instance_uid, "purge", f"{removed} images removed: {why}")
+                        self._note(
+                            session,
+                            study_instance_uid,
+                            "purge",
+                            f"{removed} image{'s' * (removed != 1)} removed: {why}",
+                        )
                     return removed
                 remove([row.path for row in rows])
                 for row in rows:
@@ -164,7 +169,9 @@ class Keeping(Part):
                     row.purged_at = self._clock()
                 for run in runs:
                     run.reading_digest = None  # what is tried again is read anew
-                self._note(session, study_instance_uid, "purge", f"{len(rows)} results removed: {why}")
+                self._note(
+                    session, study_instance_uid, "purge", f"{len(rows)} result{'s' * (len(rows) != 1)} removed: {why}"
+                )
             return len(rows)
 
     def _lock(self, session: Session, study_instance_uid: str) -> None:

@@ -287,7 +287,7 @@ def test_what_is_not_kept_is_sent_again_and_given_up_in_the_end(start: Callable[
         assert wait_until(lambda: front.state(run_id) in (State.DELIVERING, State.FAILED))
     assert front.state(run_id) is State.FAILED
     record = front.ledger.study("1.2.3")
-    assert "pacs has not kept 1 results: no such object instance" in record.runs[0].reason
+    assert "pacs has not kept 1 result: no such object instance" in record.runs[0].reason
     states = {delivery.sop_instance_uid: delivery.state for delivery in record.deliveries}
     assert states == {uids[0]: DeliveryState.FAILED, uids[1]: DeliveryState.DELIVERED}
 

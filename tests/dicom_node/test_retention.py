@@ -96,7 +96,7 @@ def test_only_what_is_delivered_goes_and_its_record_stays(tmp_path: Path, ledger
     assert bench.verdict("1.2.6").stays == "its results have not arrived"
     record = ledger.study("1.2.1")
     assert [event.reason for event in record.events if event.kind == "purge"] == [
-        "1 images removed: older than 10 days",
+        "1 image removed: older than 10 days",
         "2 results removed: older than 20 days",
     ]
     assert all(ledger.intake.is_own_result(result.sop_instance_uid) for result in record.results)

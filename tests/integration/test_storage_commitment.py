@@ -59,7 +59,7 @@ def test_orthanc_hears_which_of_its_images_are_kept(tmp_path: Path, start: Calla
         events = front.ledger.study(study.study_instance_uid).events
         return [event.reason for event in events if event.kind == "commitment"]
 
-    wait_until(lambda: told() == ["1 objects committed to ORTHANC"] * 2, "the ledger to say so")
+    wait_until(lambda: told() == ["1 object committed to ORTHANC"] * 2, "the ledger to say so")
 
 
 def test_orthanc_commits_to_results_and_gets_those_again_that_it_lost(start: Callable[..., Any]) -> None:
@@ -73,7 +73,7 @@ def test_orthanc_commits_to_results_and_gets_those_again_that_it_lost(start: Cal
     front.start()
     wait_until(lambda: front.state(run_id) is State.DELIVERING, "the node to hear of the loss")
     reasons = [event.reason for event in front.ledger.study("1.2.3").events]
-    assert "pacs has not kept 1 results: no such object instance; sent again" in reasons
+    assert "pacs has not kept 1 result: no such object instance; sent again" in reasons
     front.deliver(run_id, "pacs")
     wait_until(lambda: front.state(run_id) is State.COMMITTED, "Orthanc to commit")
     assert len(orthanc.get("/instances")) == 2
