@@ -9,7 +9,24 @@ from typing import Final, cast
 
 import structlog
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    MPEG4HP41,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 from pynetdicom import StoragePresentationContexts, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -21,7 +38,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from dicom_node.dimse.query import Server
 from dicom_node.dimse.scu import PeerError
-from dicom_node.dimse.sop_classes import PRIOR_MESSAGE, storage_sop_classes, transfer_syntaxes
+from dicom_node.dimse.sop_classes import PRIOR_MESSAGE, storage_sop_classes
 from dicom_node.intake.identity import RefusedError
 from dicom_node.intake.storage import Arrival, Storage
 from engine.errors import NodeError
@@ -56,6 +73,24 @@ _WARNING: Final = 0xB000
 _PENDING: Final = 0xFF00
 _MESSAGE: Final = 1
 _CONTEXTS: Final = 127  # 128 of PS3.8 9.3.2.2, one of which is the retrieval's own
+_SYNTAXES: Final = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+    HTJ2KLossless,
+    HTJ2K,
+    RLELossless,
+    MPEG4HP41,
+)
+"""Those that archives keep images in. With all of them an association request is so long that servers refuse it."""
 
 log = structlog.get_logger(__name__)
 
@@ -183,7 +218,10 @@ def move(
     with server.associate([build_context(model)]) as association:
         message = PRIOR_MESSAGE if prior else _MESSAGE
         responses = association.send_c_move(identifier, destination, model, msg_id=message)
-        return _follow(server, association, responses, model, message, on_progress, cancel or Cancel())
+        found = _follow(server, association, responses, model, message, on_progress, cancel or Cancel())
+    if found.failed and not found.advice:
+        found = replace(found, advice="does this node run, and does the peer reach its listener?")
+    return found
 
 
 def get(
@@ -279,14 +317,13 @@ class _Incoming:
 
 
 def _storage_contexts(sop_classes: Sequence[str]) -> list[PresentationContext]:
-    syntaxes = list(transfer_syntaxes())
     known = [uid for uid in sop_classes if uid in storage_sop_classes()]
-    if known and len(known) * len(syntaxes) <= _CONTEXTS:
-        return [build_context(uid, syntax) for uid in known for syntax in syntaxes]
+    if known and len(known) * len(_SYNTAXES) <= _CONTEXTS:
+        return [build_context(uid, syntax) for uid in known for syntax in _SYNTAXES]
     if not known:
         common = [str(context.abstract_syntax) for context in StoragePresentationContexts]
         known = sorted(common, key=lambda uid: "Image Storage" not in UID(uid).name)
-    return [build_context(uid, syntaxes) for uid in known[:_CONTEXTS]]
+    return [build_context(uid, list(_SYNTAXES)) for uid in known[:_CONTEXTS]]
 
 
 def _follow(

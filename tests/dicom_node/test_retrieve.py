@@ -85,7 +85,7 @@ def test_every_failure_is_told_in_words(start_scp: Callable[..., Server], storag
     ends = iter(statuses)
     server = start_scp((evt.EVT_C_GET, lambda event: getting(ends=next(ends))(event)))
     for status in statuses:
-        found = get(server, STUDY, storage, "MEDREGA")
+        found = get(server, STUDY, storage, "MEDREGA", sop_classes=[ComputedRadiographyImageStorage])
         assert (found.ok, found.status) == (False, status)
         assert f"0x{status:04X}" in found.reason
         assert found.reason.split(": ", 1)[1]

@@ -11,13 +11,14 @@ from typing import Any
 
 import pydicom
 import pytest
-from peers import Orthanc, running_orthanc
+from peers import Orthanc, listens, running, running_orthanc, wait_until
 from ports import free_port
 from pydicom.data import get_testdata_file
 from pydicom.uid import RLELossless, generate_uid
 
 from dicom_node.cli import main
 from dicom_node.dimse.listener import Listener
+from dicom_node.dimse.scu import Peer, find_files, send
 from dicom_node.intake.storage import Storage
 from dicom_node.ledger import Ledger, State
 from dicom_node.settings import Settings, Source
@@ -247,3 +248,31 @@ def test_without_a_prior_the_reason_is_told(here: Here, tmp_path: Path) -> None:
     ((study,), _) = load_studies([path])
     with prior_of(asked, here.ledger, here.storage.spool, study, CHEST, lambda: None) as prior:
         assert prior.reason == "the study's Patient ID cannot be asked for"
+
+
+def test_dcmtk_gives_by_move_and_by_get(here: Here, tmp_path: Path) -> None:
+    port = free_port()
+    folder = tmp_path / "dcmqrscp"
+    folder.mkdir()
+    config = tmp_path / "dcmqrscp.cfg"
+    config.write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
+        f"HostTable BEGIN\nmedrega = (MEDREGA, 127.0.0.1, {MOVE_PORT})\nHostTable END\n"
+        "VendorTable BEGIN\nVendorTable END\n"
+        f"AETable BEGIN\nDCMQR {folder} RW (200, 1024mb) ANY\nAETable END\n",
+        encoding="ascii",
+    )
+    images = [chest("20250101", StudyInstanceUID=generate_uid()) for _ in range(2)]
+    for image in images:
+        image.save_as(tmp_path / f"{image.SOPInstanceUID}.dcm")
+    reached = {"aet": "DCMQR", "port": port}
+    with running(["/usr/bin/dcmqrscp", "-c", str(config), "-x="], tmp_path / "dcmqrscp.log") as process:
+        wait_until(lambda: listens(port), "dcmqrscp to listen", process)
+        files, _ = find_files(sorted(tmp_path.glob("*.dcm")))
+        assert all(result.ok for result in send(files, Peer("DCMQR", "127.0.0.1", port)))
+        for image, way in zip(images, ("move", "get"), strict=True):
+            source = Source(name=way, **reached, retrieve=way)
+            study = str(image.StudyInstanceUID)
+            assert expected_instances(source, study) == 1
+            found = pull(here.settings, source, study, here.storage)
+            assert (found.ok, found.completed, here.state(study)) == (True, 1, State.COMPLETE), (way, found)
