@@ -398,6 +398,7 @@ class _DataPath:
             pass  # the library finds the same when it reads
         except BaseException:
             self._abandon()
+            self._checkpoint.work.set()
             raise
         self._abandon()
         self._checkpoint.work.set()
@@ -504,7 +505,7 @@ class _DataPath:
             self._given_back = b"\xff" * _PDU.size  # a PDU of no known type: the association is aborted
             return False
         primitive = P_DATA()
-        primitive.presentation_data_value_list = [(self._context_id, b"\3" + self._command_set)]
+        primitive.presentation_data_value_list.append((self._context_id, b"\3" + self._command_set))
         if receiving.size:
             with receiving.content() as content:
                 primitive.presentation_data_value_list.append((self._context_id, b"\0" + bytes(content)))

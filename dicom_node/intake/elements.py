@@ -10,6 +10,7 @@ from typing import Final
 
 from pydicom.uid import UID
 
+_CHARACTER_SET: Final = 0x0008_0005
 _SOP_CLASS: Final = 0x0008_0016
 _SOP_INSTANCE: Final = 0x0008_0018
 _SOFTWARE_VERSIONS: Final = 0x0018_1020
@@ -25,6 +26,7 @@ _LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _TAG: Final = struct.Struct("<HH")
 _LENGTH: Final = struct.Struct("<I")
 _SHORT_LENGTH: Final = struct.Struct("<H")
+_CHARACTER_SETS: Final = re.compile(rb"(?:\\?(?:ISO_IR \d{1,3}|ISO 2022 IR \d{1,3}|GB18030|GBK) ?)*")
 _UIDS: Final = re.compile(rb"[0-9.]{1,64}")
 
 
@@ -83,6 +85,8 @@ def _walk(head: bytes, implicit: bool) -> dict[int, str]:
             at = _end_of_sequence(head, at, implicit)
             continue
         end = at + length
+        if tag == _CHARACTER_SET and not _CHARACTER_SETS.fullmatch(head, at, end):
+            raise _Unusual  # a parser may refuse what follows
         if tag == _SOFTWARE_VERSIONS and b"medrega-pacs" in head[at:end]:
             raise _Unusual
         if tag in _WANTED:
