@@ -39,7 +39,7 @@ class Destinations(Part):
                 )
             }
             delivered = select(Delivery.destination, func.max(Delivery.delivered_at)).group_by(Delivery.destination)
-            last: dict[str, datetime | None] = dict(session.execute(delivered).tuples().all())
+            last = {row[0]: row[1] for row in session.execute(delivered)}
         records = []
         for name in dict.fromkeys((*names, *waiting)):
             row = health.get(name) or DestinationHealth(name=name, failures=0, reason="")

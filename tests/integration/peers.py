@@ -134,7 +134,7 @@ def running_orthanc(folder: Path, **settings: Any) -> Iterator[Orthanc]:
     """Start Orthanc in a folder of its own, at free ports; the settings are added to its configuration file's."""
     folder.mkdir(exist_ok=True)
     http, dicom = free_port(), free_port()
-    config = {
+    config: dict[str, Any] = {
         "Name": "test",
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
@@ -146,6 +146,7 @@ def running_orthanc(folder: Path, **settings: Any) -> Iterator[Orthanc]:
         "Plugins": [],
         **settings,
     }
+    http, dicom = config["HttpPort"], config["DicomPort"]
     path = folder / "orthanc.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     with running(["/usr/sbin/Orthanc", str(path)], folder / "orthanc.log") as process:
