@@ -36,6 +36,8 @@ def up(config: ConfigOption = None) -> None:
     try:
         listener = settings.listener
         console().print(f"Listening as {listener.aet}@{listener.host}:{listener.port}, data in {settings.data.path}")
+        if settings.dicomweb.enabled:
+            console().print(f"DICOMweb at {settings.dicomweb.url}")
         for destination in settings.destinations:
             console().print(f"Results go to {destination.name}, {destination}")
         if not settings.destinations:

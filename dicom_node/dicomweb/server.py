@@ -130,9 +130,9 @@ def serve(settings: Settings, descriptor: int) -> None:
     set_up_logging(settings.log)
     # What the guard tells of a request is all; the library would say it again.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    # uvicorn raises the signal that ended it once more, and the rest below would not be done.
+    # Before uvicorn takes signals, and after, when it raises the one that ended it once more.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: sys.exit(0))
     ledger = Ledger.open(settings)
     bell = Bell(settings)
     transfers = Transfers(ledger, bell.ring)

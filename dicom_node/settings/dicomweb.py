@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from dicom_node.settings.section import AETitle, Port, Section
+from dicom_node.settings.section import AETitle, Port, Section, is_loopback
 from dicom_node.settings.tls import TlsSettings
 
 Right = Literal["store", "retrieve", "work"]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class DicomwebSettings(Section):
@@ -54,6 +43,12 @@ class DicomwebSettings(Section):
     timeout_seconds: PositiveFloat = Field(
         default=60, description="How long a client may be silent in the middle of a request or an answer."
     )
+
+    @property
+    def url(self) -> str:
+        """Where it is reached on its own address."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls is not None else 'http'}://{host}:{self.port}"
 
     @model_validator(mode="after")
     def _closed_until_told(self) -> DicomwebSettings:

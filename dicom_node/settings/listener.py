@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
-from dicom_node.settings.section import AETitle, Port, Section
+from dicom_node.settings.section import AETitle, Port, Section, is_loopback
 from dicom_node.settings.tls import TlsSettings
 
 Priority = Literal["stat", "high", "routine", "low"]
@@ -120,12 +120,7 @@ class ListenerSettings(Section):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the listener."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @model_validator(mode="after")
     def _closed_until_told(self) -> ListenerSettings:

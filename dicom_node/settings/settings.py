@@ -20,12 +20,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
-from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings, is_loopback
+from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import Entry, ListenerSettings, User
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.retention import RetentionSettings
 from dicom_node.settings.routing import RoutingSettings
+from dicom_node.settings.section import is_loopback
 from dicom_node.settings.sources import Source
 from dicom_node.settings.tls import TlsSettings
 from dicom_node.settings.worklist import Worklist

@@ -50,15 +50,15 @@ class WebOrthanc(Orthanc):
             return json.loads(answer.read())
 
 
-@pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[WebOrthanc]:
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebOrthanc]:
     settings = {
         "Plugins": [PLUGIN],
         "AuthenticationEnabled": True,
         "RegisteredUsers": {USER: PASSWORD},
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False},
     }
-    with running_orthanc(tmp_path / "orthanc", **settings) as server:
+    with running_orthanc(tmp_path_factory.mktemp("web") / "orthanc", **settings) as server:
         yield WebOrthanc(server.peer, server.url)
 
 
@@ -157,7 +157,7 @@ def test_orthanc_stores_here_searches_and_retrieves(orthanc: WebOrthanc, node: N
         assert client.store([file])[0].ok
     server = {"Url": url, "Username": USER, "Password": PASSWORD}
     _put(orthanc, "/dicom-web/servers/node", server)
-    (resource,) = orthanc.ask("/studies")
+    (resource,) = orthanc.ask("/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": study}})
     answer = orthanc.ask("/dicom-web/servers/node/stow", {"Resources": [resource], "Synchronous": True})
     assert answer["InstancesCount"] == "1", answer
     held = settings.data.path / "studies" / study / f"{file.sop_instance_uid}.dcm"
@@ -171,7 +171,7 @@ def test_orthanc_stores_here_searches_and_retrieves(orthanc: WebOrthanc, node: N
     assert found[0]["0020000D"]["Value"] == study
     _delete(orthanc, f"/studies/{resource}")
     orthanc.ask("/dicom-web/servers/node/retrieve", {"Resources": [{"Study": study}], "Synchronous": True})
-    assert orthanc.ask("/studies") == [resource]
+    assert resource in orthanc.ask("/studies")
     _put(orthanc, "/dicom-web/servers/node", server | {"Password": "wrong"})
     with pytest.raises(urllib.error.HTTPError):
         orthanc.ask("/dicom-web/servers/node/stow", {"Resources": [resource], "Synchronous": True})
