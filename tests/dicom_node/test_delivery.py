@@ -3,22 +3,27 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority
+from listener_bench import Scp
 from node_bench import Clock, image, node_settings, written
 from ports import free_port
 from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import ComputedRadiographyImageStorage
+from pynetdicom import AE, StoragePresentationContexts, VerificationPresentationContexts, evt
+from pynetdicom.sop_class import ComputedRadiographyImageStorage, Verification
 
 from dicom_node.delivery.deliverer import PERMANENT_ATTEMPTS, Deliverer
 from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import DeliveryState, Ledger, State
+from dicom_node.ledger.deliveries import AT_ONCE
 from dicom_node.ledger.records import DeliveryRecord, ReceivedInstance, StoredResult
 from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.spool import Spool
+from engine.errors import NodeError
 
 # pynetdicom drops a socket whose connection was refused without closing it.
 pytestmark = pytest.mark.filterwarnings(
@@ -38,8 +43,14 @@ class Bench:
         self.uids: list[str] = []
         self.run_id = self._deliverable(folder, [destination.name for destination in self.settings.destinations])
 
-    def _deliverable(self, folder: Path, names: list[str]) -> str:
-        run_id = self.ledger.intake.record(ReceivedInstance("1.2.3", "1.2.4", "1.2.5", "1.2", "1.2", "CT1", "x.dcm"))
+    def another(self, study: str, folder: Path) -> str:
+        """Another study for the same destinations; its run."""
+        return self._deliverable(folder, [destination.name for destination in self.settings.destinations], study)
+
+    def _deliverable(self, folder: Path, names: list[str], study: str = "1.2.3") -> str:
+        run_id = self.ledger.intake.record(
+            ReceivedInstance(study, f"{study}.1", f"{study}.2", "1.2", "1.2", "CT1", f"{study}.dcm")
+        )
         run = self.ledger.intake.receiving()[0]
         self.ledger.intake.complete(run_id, run.last_image_at, "quiet")
         self.ledger.runs.queue_complete()
@@ -48,7 +59,7 @@ class Bench:
         self.ledger.runs.reading_stored(claim, "d" * 64)
         results = []
         for kind in ("sr", "seg"):
-            dataset = image(study="1.2.3")
+            dataset = image(study=study)
             content = written(folder / "made", dataset).read_bytes()
             path, digest = self.spool.store_result(run_id, "viewer-en", kind, content)
             results.append(
@@ -312,3 +323,146 @@ def test_a_destination_that_is_no_longer_set_fails_with_that_reason(
         clock.forward(3600)
     assert bench.state is State.FAILED
     assert "no destination is named 'pacs0'" in bench.reason
+
+
+class Asked:
+    """Counts what reaches a destination: C-ECHO and C-STORE."""
+
+    def __init__(self) -> None:
+        self.echoes = self.stores = 0
+
+    def echo(self, _event: evt.Event) -> int:
+        self.echoes += 1
+        return 0
+
+    def store(self, _event: evt.Event) -> int:
+        self.stores += 1
+        return 0
+
+
+@contextmanager
+def counting(port: int) -> Iterator[Asked]:
+    asked = Asked()
+    entity = AE("PACS")
+    entity.add_supported_context(Verification)
+    entity.add_supported_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
+    handlers = [(evt.EVT_C_ECHO, asked.echo), (evt.EVT_C_STORE, asked.store)]
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    assert server is not None
+    try:
+        yield asked
+    finally:
+        server.shutdown()
+
+
+def circuit(bench: Bench, name: str = "pacs0") -> tuple[str, int, int]:
+    (record,) = (one for one in bench.ledger.destinations.all([name]) if one.name == name)
+    return record.circuit, record.failures, record.waiting
+
+
+def test_a_destination_that_is_down_is_asked_by_one_and_once_it_answers_all_is_due(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
+    port = free_port()
+    bench = Bench(tmp_path, ledger, clock, port, delivery={"breaker_failures": 2, "probe_seconds": 30})
+    other = bench.another("1.2.4", tmp_path)
+    due = [(bench.run_id, "pacs0"), (other, "pacs0")]
+    assert ledger.deliveries.to_dispatch(clock()) == (due, [])
+    for run_id, _ in due:
+        bench.deliverer.deliver(run_id, "pacs0")
+    assert circuit(bench) == ("open", 2, 4)
+    clock.forward(29)
+    assert ledger.deliveries.to_dispatch(clock()) == ([], [])
+    bench.deliverer.deliver(bench.run_id, "pacs0")  # a message that came late
+    assert circuit(bench) == ("open", 2, 4)
+    clock.forward(2)
+    assert ledger.deliveries.to_dispatch(clock()) == (due[:1], [])
+    bench.deliverer.deliver(*due[0])
+    assert circuit(bench) == ("open", 3, 4)
+    assert [delivery.attempts for delivery in bench.deliveries] == [1, 1]  # a question is no attempt
+    clock.forward(31)
+    with counting(port) as asked:
+        bench.deliverer.deliver(*due[0])
+        assert (asked.echoes, asked.stores) == (1, 2)
+        assert circuit(bench) == ("closed", 0, 2)
+        assert ledger.deliveries.to_dispatch(clock()) == (due[1:], [])
+        bench.deliverer.deliver(*due[1])
+        assert (asked.echoes, asked.stores) == (1, 4)
+    assert circuit(bench) == ("closed", 0, 0)
+
+
+def test_what_waits_too_long_for_a_destination_that_is_down_fails_without_being_tried(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
+    bench = Bench(tmp_path, ledger, clock, free_port(), delivery={"breaker_failures": 1, "max_hours": 48})
+    bench.another("1.2.4", tmp_path)
+    bench.deliver()
+    clock.forward(49 * 3600)
+    bench.deliver()
+    assert {summary.state for summary in ledger.studies()} == {State.FAILED}
+    assert all("cannot be reached" in summary.reason for summary in ledger.studies())
+
+
+def test_a_destination_that_answers_and_does_not_store_stays_shut(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    def drop(event: evt.Event) -> int:
+        event.assoc.abort()
+        return 0
+
+    with answering(drop, supported_contexts=StoragePresentationContexts + VerificationPresentationContexts) as port:
+        bench = Bench(tmp_path, ledger, clock, port, delivery={"breaker_failures": 2})
+        for _ in range(4):
+            bench.deliver()
+            clock.forward(3600)
+    assert circuit(bench) == ("half-open", 4, 2)
+
+
+def test_a_refused_object_does_not_open_the_circuit(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    with answering(lambda _event: 0xA700) as port:
+        bench = Bench(tmp_path, ledger, clock, port, delivery={"breaker_failures": 1})
+        bench.deliver()
+    assert circuit(bench) == ("closed", 0, 2)
+
+
+def test_a_paused_destination_gets_nothing_until_it_is_resumed(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    with counting(free := free_port()) as asked:
+        bench = Bench(tmp_path, ledger, clock, free, delivery={"max_hours": 48})
+        assert ledger.destinations.pause("pacs0")
+        assert not ledger.destinations.pause("pacs0")
+        assert ledger.deliveries.to_dispatch(clock()) == ([], [])
+        bench.deliver()
+        assert asked.stores == 0
+        clock.forward(100 * 3600)
+        assert ledger.destinations.resume("pacs0") == 2
+        with pytest.raises(NodeError, match="not paused"):
+            ledger.destinations.resume("pacs0")
+        bench.deliver()
+        assert asked.stores == 2
+    assert bench.state is State.DELIVERED
+
+
+def test_a_destination_that_is_slow_gets_no_more_than_its_share_of_the_workers(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
+    bench = Bench(tmp_path, ledger, clock, free_port(), free_port())
+    runs = [bench.run_id, *(bench.another(f"1.2.{number}", tmp_path) for number in (4, 5, 6))]
+    due = [(run_id, name) for run_id in runs[:AT_ONCE] for name in ("pacs0", "pacs1")]
+    assert sorted(ledger.deliveries.to_dispatch(clock())[0]) == sorted(due)
+    ledger.deliveries.dispatched(due)
+    assert ledger.deliveries.claim(runs[0], "pacs0", "elsewhere:1:1", 60)
+    assert ledger.deliveries.to_dispatch(clock() - timedelta(1)) == ([], [])
+
+
+def test_over_tls_results_arrive_and_a_wrong_certificate_is_told(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "other", "other")
+    (tmp_path / "scp").mkdir()
+    with Scp(tmp_path / "scp", tls=authority.issue("pacs").tls(authority.ca)) as scp:
+        bench = Bench(tmp_path, ledger, clock, scp.port)
+        certificate = authority.issue("node")
+        for ca, expected in ((stranger.ca, State.DELIVERING), (authority.ca, State.DELIVERED)):
+            tls = certificate.tls(ca).model_dump()
+            table = {"name": "pacs0", "aet": "MEDREGA", "port": scp.port, "tls": tls}
+            settings = node_settings(tmp_path, destinations=[table])
+            Deliverer(settings, ledger, bench.spool, clock).deliver(bench.run_id, "pacs0")
+            assert bench.state is expected
+            assert expected is State.DELIVERED or "certificate is not accepted" in bench.deliveries[0].reason
+            clock.forward(3600)
