@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -341,7 +342,8 @@ def _follow(
 
     def tell() -> None:
         if association.is_established:
-            association.send_c_cancel(message, query_model=model)
+            with suppress(RuntimeError, ValueError):  # it ended in this moment
+                association.send_c_cancel(message, query_model=model)
 
     cancel.bind(tell)
     try:

@@ -214,16 +214,20 @@ class Performer:
 
     def _is_gone(self, item: WorkitemRecord) -> bool:
         """Whether the workitem is no longer in progress, as others ended it; it is let go then."""
-        try:
-            state = str(self._ups.get(item.sop_instance_uid).get("ProcedureStepState") or "")
-        except UpsError as error:
-            if not error.lost:
-                raise
-            state = "gone"
+        state = self._state(item)
         if state in ("", "IN PROGRESS"):
             return False
         self._lose(item, f"the workitem was ended from outside, it is {state}")
         return True
+
+    def _state(self, item: WorkitemRecord) -> str:
+        """A workitem's state as the worklist has it; empty where it does not say."""
+        try:
+            return str(self._ups.get(item.sop_instance_uid).get("ProcedureStepState") or "")
+        except UpsError as error:
+            if not error.lost:
+                raise
+            return "gone"
 
     def _fetch(self, item: WorkitemRecord) -> None:
         """Fetch the study of a claimed workitem."""
@@ -363,7 +367,10 @@ class Performer:
             self._ups.change_state(uid, item.outcome, item.transaction_uid)
         except UpsError as error:
             if error.lost:
-                self._lose(item, str(error))
+                if self._state(item) == item.outcome:  # as wanted: only the answer that said so was lost
+                    self._items.move(item, WorkitemState(item.outcome), item.reason)
+                else:
+                    self._lose(item, str(error))
                 return
             if error.retry:
                 raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from copy import deepcopy
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.worklist.performer import Performer
 from dicom_node.worklist.workitem import WorkitemError, input_of
-from engine.errors import SettingsError
+from engine.errors import NodeError, SettingsError
 
 RESULT = StoredResult("2.25.1", "1.2.840.10008.5.1.4.1.1.88.33", "2.25.91", "sr", "0" * 64, "r/v/sr.dcm")
 
@@ -155,6 +157,29 @@ def test_a_node_that_was_killed_goes_on_at_every_step(open_site: Callable[..., S
     assert site.steps.state(uid) == "COMPLETED"
     assert [one.status for one in site.steps.changes] == [SUCCESS, SUCCESS]
     assert site.archive.given == 2
+
+
+def test_whichever_answer_is_lost_a_workitem_is_claimed_and_completed_once(open_site: Callable[..., Site]) -> None:
+    site = open_site("dicomweb")
+    for lost in count(1):
+        site.steps.answers, site.steps.lost_answer, site.steps.changes = 0, lost, []
+        study = site.study()
+        uid = site.steps.add(study)
+        for _ in range(12):
+            performer = site.performer()  # each step is another process's
+            performer._leased = time.monotonic()
+            with suppress(NodeError):
+                performer.step()
+            if site.item(uid).state is WorkitemState.READING and site.run(study) is State.COMPLETE:
+                site.read(study)
+        assert site.steps.state(uid) == "COMPLETED", lost
+        assert site.item(uid).state is WorkitemState.COMPLETED, lost
+        done = [one.wanted for one in site.steps.changes if one.status == SUCCESS]
+        assert done == ["IN PROGRESS", "COMPLETED"], lost
+        assert {one.status for one in site.steps.changes} <= {SUCCESS, 0xC302, 0xB306}, lost
+        if lost > site.steps.answers:  # this round lost none: every answer had its turn
+            break
+    assert lost > 3
 
 
 def test_of_two_nodes_one_works_and_the_other_stands_by(open_site: Callable[..., Site]) -> None:

@@ -57,6 +57,8 @@ class Steps:
         self.progress: dict[str, list[float]] = {}
         self.subscribers: dict[str, str] = {}
         self.lose_next_answer = False
+        self.answers = self.lost_answer = 0
+        """By UPS-RS: how many changes were answered, and which of the answers gets lost."""
 
     def add(
         self,
@@ -303,6 +305,9 @@ def web_worklist(steps: Steps) -> Iterator[str]:
     http = {SUCCESS: 200, 0xB304: 200, 0xB306: 200, 0xC307: 404, 0xC303: 400}
 
     def answer(status: int) -> Response:
+        steps.answers += 1
+        if steps.answers == steps.lost_answer:
+            return Response(status_code=502)  # what was asked for has happened all the same
         return Response(status_code=http.get(status, 409))
 
     async def search(request: Request) -> Response:
