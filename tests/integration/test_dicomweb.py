@@ -22,14 +22,14 @@ import pydicom
 import pytest
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
-from peers import SCRIPT, Orthanc, listens, running, running_orthanc, wait_until
+from peers import ENDED, SCRIPT, Orthanc, listens, running, running_orthanc, wait_until
 from ports import free_port
 from requests.exceptions import HTTPError
 
 from dicom_node.dicomweb.client import Client, Credentials
 from dicom_node.dicomweb.files import ArrivingFile
 from dicom_node.dimse.scu import PeerError, StoredFile
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Ledger, State
 from dicom_node.passwords import HashedPassword
 from dicom_node.settings import Settings
 from engine.phantom.studies import write_phantoms
@@ -72,10 +72,12 @@ class Node:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node(tmp_path_factory: pytest.TempPathFactory, orthanc: WebOrthanc) -> Iterator[Node]:
+    """It sends its results to Orthanc by STOW-RS."""
     folder = tmp_path_factory.mktemp("node")
     (folder / "script.json").write_text(json.dumps(SCRIPT), encoding="utf-8")
     (folder / "hash").write_text(str(HashedPassword.of(PASSWORD)), encoding="ascii")
+    (folder / "password").write_text(PASSWORD, encoding="ascii")
     config = folder / "medrega-pacs.toml"
     config.write_text(
         f"""
@@ -84,6 +86,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         minimum_free_mib = 1
         [listener]
         port = {free_port()}
+        [completion]
+        quiet_seconds = 0.5
+        [sweeper]
+        interval_seconds = 0.2
         [engine]
         runtime = "scripted"
         model = "{folder / "script.json"}"
@@ -93,6 +99,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         [[dicomweb_users]]
         name = "{USER}"
         password_file = "{folder / "hash"}"
+        [[destinations]]
+        name = "orthanc"
+        protocol = "dicomweb"
+        url = "{orthanc.url}/dicom-web"
+        user = "{USER}"
+        password_file = "{folder / "password"}"
         """,
         encoding="utf-8",
     )
@@ -189,6 +201,25 @@ def _send(orthanc: WebOrthanc, path: str, method: str, body: bytes | None) -> No
     headers = {"Authorization": AUTHORIZATION}
     request = urllib.request.Request(f"{orthanc.url}{path}", body, headers, method=method)  # noqa: S310
     urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+
+
+def test_a_study_comes_in_by_stow_and_its_results_go_home_by_stow(
+    orthanc: WebOrthanc, node: Node, tmp_path: Path
+) -> None:
+    (file,) = phantoms(tmp_path / "phantoms", 1, 51)
+    study = study_of(file)
+    with Client(node.url, Credentials(USER, PASSWORD)) as client:
+        assert client.store([file])[0].ok
+    ledger = Ledger.open(node.settings)
+    try:
+        wait_until(lambda: ledger.study(study).runs[0].state in ENDED, "the study to end", node.process)
+        record = ledger.study(study)
+    finally:
+        ledger.close()
+    assert record.runs[0].state is State.DELIVERED, record.runs[0].reason
+    (resource,) = orthanc.ask("/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": study}})
+    arrived = {item["MainDicomTags"]["SOPInstanceUID"] for item in orthanc.ask(f"/studies/{resource}/instances")}
+    assert arrived == {result.sop_instance_uid for result in record.results}
 
 
 def test_dicomweb_client_stores_searches_and_retrieves(node: Node, tmp_path: Path) -> None:
