@@ -7,7 +7,6 @@ import binascii
 import hashlib
 import hmac
 import secrets
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -63,8 +62,7 @@ class Users:
                 self._tokens.append((user, token.encode()))
         # A hash is slow on purpose; who was right once is known again by a digest that lives as long as this process.
         self._key = secrets.token_bytes(32)
-        self._remembered: set[bytes] = set()
-        self._lock = threading.Lock()
+        self._remembered: dict[bytes, User] = {}
 
     @property
     def challenges(self) -> tuple[str, ...]:
@@ -73,14 +71,33 @@ class Users:
         bearer = ('Bearer realm="medrega-pacs"',) if self._tokens else ()
         return basic + bearer
 
-    def identify(self, authorization: str) -> User | None:
-        """The user of an Authorization field; None where it proves nobody. Takes a moment."""
-        scheme, _, value = authorization.strip().partition(" ")
-        if scheme.lower() == "basic":
-            return self._basic(value.strip())
-        if scheme.lower() == "bearer":
-            return self._bearer(value.strip().encode("utf-8", "surrogateescape"))
+    def recognise(self, authorization: str) -> User | None:
+        """The user of an Authorization field, if that is known at once; None where it is not, or proves nobody."""
+        scheme, value = _split(authorization)
+        if scheme == "bearer":
+            return self._bearer(value.encode("utf-8", "surrogateescape"))
+        if scheme == "basic":
+            return self._remembered.get(self._digest(value))
         return None if self.challenges else ANYONE
+
+    def identify(self, authorization: str) -> User | None:
+        """The user of an Authorization field that was not recognised; None where it proves nobody. Takes a moment."""
+        scheme, value = _split(authorization)
+        if scheme != "basic":
+            return None
+        try:
+            name, _, password = base64.b64decode(value, validate=True).decode("utf-8").partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        user, hashed = self._passwords.get(name, (None, NOBODY))
+        if not hashed.matches(password) or user is None:
+            return None
+        if len(self._remembered) < _MOST_REMEMBERED:
+            self._remembered[self._digest(value)] = user
+        return user
+
+    def _digest(self, value: str) -> bytes:
+        return hmac.new(self._key, value.encode("utf-8", "surrogateescape"), hashlib.sha256).digest()
 
     def _bearer(self, token: bytes) -> User | None:
         found = None
@@ -89,21 +106,10 @@ class Users:
                 found = user
         return found
 
-    def _basic(self, value: str) -> User | None:
-        try:
-            name, _, password = base64.b64decode(value, validate=True).decode("utf-8").partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            return None
-        digest = hmac.new(self._key, value.encode(), hashlib.sha256).digest()
-        user, hashed = self._passwords.get(name, (None, NOBODY))
-        if digest in self._remembered:
-            return user
-        with self._lock:  # one at a time: who guesses with many connections is no faster
-            if not hashed.matches(password) or user is None:
-                return None
-            if len(self._remembered) < _MOST_REMEMBERED:
-                self._remembered.add(digest)
-        return user
+
+def _split(authorization: str) -> tuple[str, str]:
+    scheme, _, value = authorization.strip().partition(" ")
+    return scheme.lower(), value.strip()
 
 
 def _hash_of(user: DicomwebUser) -> HashedPassword:

@@ -236,6 +236,7 @@ def test_a_worker_puts_only_what_belongs_to_its_run(guarded: Web) -> None:
     assert (guarded.spool.root / "results" / run_id / "viewer" / "sr.dcm").read_bytes() == b"object"
     assert put("reading", b"{}", owner="another") == 409
     assert put("reading", b"{}", digest=bytes(32)) == 400
+    assert put("reading", b"\xff\xfe") == 400
     assert put("results/..%2f..%2fviewer/sr", b"x") in (404, 503)
     assert put("results/VIEWER/sr", b"x") == 503
     ledger.runs.give_back(claim, "", attempt=False)
