@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import Select, func, select, update
@@ -38,10 +39,12 @@ _WITHOUT_IMAGE: Final = tuple(
 class Runs(Part):
     """What happens to a run between completion and delivery."""
 
-    def to_route(self) -> list[CompleteRun]:
+    def to_route(self, limit: int | None = None) -> list[CompleteRun]:
         """Complete runs, which wait for a decision, the oldest first."""
         with self._database.read() as session:
-            runs = session.scalars(select(Run).where(Run.state == State.COMPLETE).order_by(Run.changed_at)).all()
+            runs = session.scalars(
+                select(Run).where(Run.state == State.COMPLETE).order_by(Run.changed_at).limit(limit)
+            ).all()
             return [
                 CompleteRun(run.id, run.study_instance_uid, run.changed_at, *self._titles(session, run)) for run in runs
             ]
@@ -75,6 +78,13 @@ class Runs(Part):
         if not classes or not all(uid.startswith(_WITHOUT_IMAGE) for uid in classes):
             return ""
         return f"no image came after run {run.number - 1}, only reports, presentation states or the like"
+
+    def undecided(self, run_id: str, reason: str) -> None:
+        """Enter that no decision on a complete run was possible: FAILED."""
+        with self._database.write() as session:
+            run = self._lock_run(session, run_id)
+            if run.state is State.COMPLETE:
+                self._move(session, run, State.FAILED, reason)
 
     def queue_complete(self) -> list[str]:
         """Put every complete run into the queue on the built-in route; their ids."""
@@ -214,7 +224,12 @@ class Runs(Part):
             run.reading_digest, run.plan, run.findings = digest, plan, findings
             self._move(session, run, State.WRITING, f"reading {digest[:12]}")
 
-    def results_stored(self, claim: Claim, results: Mapping[str, Sequence[StoredResult]]) -> None:
+    def results_stored(
+        self,
+        claim: Claim,
+        results: Mapping[str, Sequence[StoredResult]],
+        withheld: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """The results are safe on disk: WRITING becomes DELIVERING, or DELIVERED where nothing is to be sent.
 
         Nothing is where no destination is set, and where the route is in shadow.
@@ -224,6 +239,8 @@ class Runs(Part):
         claim : Claim
         results : mapping of str to sequence of StoredResult
             What each destination is to get, by its name; the key ``""`` holds results for no destination.
+        withheld : mapping of str to str
+            Why a destination gets nothing; the run is FAILED for that once the others have theirs.
         """
         with self._database.write() as session:
             run, lease = self._held(session, claim)
@@ -233,6 +250,9 @@ class Runs(Part):
                 for row in session.scalars(select(Result).where(Result.run_id == run.id)).all()
             }
             unsent = _unsent(session, run)
+            run.withheld = "; ".join(f"{destination}: {reason}" for destination, reason in withheld.items())
+            deliveries = session.scalars(select(Delivery).where(Delivery.run_id == run.id))
+            known = {(delivery.result_id, delivery.destination) for delivery in deliveries}
             sent = False
             for destination, objects in results.items():
                 for item in objects:
@@ -249,7 +269,7 @@ class Runs(Part):
                         session.add(row)
                     row.sha256, row.path = item.sha256, item.path
                     session.flush()
-                    if destination and not unsent:
+                    if destination and not unsent and (row.id, destination) not in known:
                         sent = True
                         session.add(
                             Delivery(
@@ -262,7 +282,9 @@ class Runs(Part):
                             )
                         )
             self._move(session, run, State.DELIVERING, f"{len(rows)} results")
-            if not sent:
+            if not sent and run.withheld and not unsent:
+                self._move(session, run, State.FAILED, f"not delivered to {run.withheld}")
+            elif not sent:
                 self._move(session, run, State.DELIVERED, unsent or _NO_DESTINATION)
             session.delete(lease)
 

@@ -39,7 +39,7 @@ class State(StrEnum):
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.RECEIVING: frozenset({State.COMPLETE, State.CANCELLED}),
     # IGNORED: no route matches, or the one that does is off.
-    State.COMPLETE: frozenset({State.QUEUED, State.IGNORED, State.CANCELLED}),
+    State.COMPLETE: frozenset({State.QUEUED, State.IGNORED, State.FAILED, State.CANCELLED}),
     State.QUEUED: frozenset({State.READING, State.FAILED, State.CANCELLED}),
     # Back to QUEUED: the worker was lost, the node stopped, or an error that may pass.
     State.READING: frozenset({State.WRITING, State.QUEUED, State.IGNORED, State.FAILED, State.CANCELLED}),
@@ -52,7 +52,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     # them has taken the run yet. One that was cancelled while it received goes on receiving.
     State.IGNORED: frozenset({State.COMPLETE}),
     State.CANCELLED: frozenset({State.RECEIVING, State.COMPLETE, State.QUEUED, State.DELIVERING}),
-    State.FAILED: frozenset({State.QUEUED, State.DELIVERING}),
+    State.FAILED: frozenset({State.COMPLETE, State.QUEUED, State.DELIVERING}),
 }
 
 ACTIVE: Final = frozenset(

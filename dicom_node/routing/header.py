@@ -84,8 +84,8 @@ class Header:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """A header as `to_json` gave it."""
-        told = json.loads(text)
+        """A header as `to_json` gave it, perhaps that of another version."""
+        told = {key: value for key, value in json.loads(text).items() if key in cls.__dataclass_fields__}
         return cls(**told | {"image_types": tuple(told.get("image_types", ()))})
 
 
@@ -182,7 +182,8 @@ def _tags(keywords: tuple[str, ...]) -> frozenset[int]:
 
 
 def _word(value: object) -> str:
-    return str(value or "").strip()[:_LONGEST]
+    # What its character set does not know comes as half a pair, which is no text to anyone else.
+    return str(value or "").strip()[:_LONGEST].encode("utf-8", "replace").decode()
 
 
 def _why(error: BaseException) -> str:

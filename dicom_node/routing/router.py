@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -18,7 +19,10 @@ from dicom_node.routing.index import Index
 from dicom_node.routing.rules import DEFAULT, Names, Route, decide, load_rules, nearest
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
-from engine.errors import MedregaError, SettingsError
+from engine.errors import MedregaError, NodeError, SettingsError
+
+_AT_ONCE: Final = 100
+"""Runs decided on in one sweep, so that after an outage the first ones are read while the others are decided on."""
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +65,7 @@ class Router:
         self._index.stop()
 
     def route_complete(self) -> dict[str, State]:
-        """Decide on every run that is complete, and enter the decisions.
+        """Decide on the runs that are complete, the oldest first, and enter the decisions.
 
         Returns
         -------
@@ -77,8 +81,15 @@ class Router:
         if stopped := self._ledger.switches.enforce():
             log.warning("runs on switched routes stopped", runs=stopped)
         decided = {}
-        for run in self._ledger.runs.to_route():
-            decision = self.decide(run)
+        for run in self._ledger.runs.to_route(_AT_ONCE):
+            try:
+                decision = self.decide(run)
+            except NodeError:
+                raise
+            except Exception as error:  # the edge of one study: an odd one must not hold up those behind it
+                log.error("unexpected error in a decision", run=run.id, study=run.study_instance_uid, exc_info=error)
+                self._ledger.runs.undecided(run.id, f"the rules could not be worked out ({type(error).__name__})")
+                continue
             state = self._ledger.runs.route(run.id, decision)
             if state is None:
                 continue

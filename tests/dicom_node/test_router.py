@@ -18,7 +18,7 @@ from dicom_node.cli.app import app
 from dicom_node.delivery.deliverer import Deliverer
 from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import DeliveryState, Ledger, State
-from dicom_node.ledger.records import ReceivedInstance, RunRecord
+from dicom_node.ledger.records import CompleteRun, ReceivedInstance, RunRecord
 from dicom_node.logs import set_up_logging
 from dicom_node.reading.reader import Reader
 from dicom_node.routing.decision import Action, Decision, Priority, Target
@@ -209,6 +209,25 @@ def test_a_broken_object_is_told_and_holds_nothing_up(bench: Bench, log: Callabl
     assert bench.run(bench.routed(first, other, raw=b"nothing")).route == "mammography"
     assert log().count("header not read") == 1
     assert other.SOPInstanceUID in log()
+
+
+def test_a_study_that_cannot_be_decided_on_holds_no_other_one_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd, good = image(), image()
+    odd_id, good_id = bench.complete(odd), bench.complete(good)
+    decide = bench.router.decide
+
+    def fail(run: CompleteRun) -> Decision:
+        if run.id == odd_id:
+            raise RecursionError("ROE^JANE")
+        return decide(run)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.router, "decide", fail)
+        assert bench.router.route_complete() == {good_id: State.QUEUED}
+    run = bench.run(odd_id)
+    assert (run.state, run.reason) == (State.FAILED, "the rules could not be worked out (RecursionError)")
+    assert bench.ledger.retry(odd.StudyInstanceUID) is State.COMPLETE
+    assert bench.router.route_complete() == {odd_id: State.QUEUED}
 
 
 def test_no_patient_data_reaches_ledger_or_log(bench: Bench, log: Callable[[], str]) -> None:
