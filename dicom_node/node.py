@@ -157,6 +157,11 @@ class Node:
                 on_evidence=sweeper.wake,
             )
             listener.start()
+            if settings.listener.processes > 1:
+                from dicom_node.dimse.process import listener_children
+
+                for child in listener_children(settings, _environment(settings)):
+                    self._children.add(child)
             commitments.start()
             stack.callback(commitments.stop)
             stack.callback(listener.stop, LISTENER_DRAIN_SECONDS)

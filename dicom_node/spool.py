@@ -83,20 +83,14 @@ class Spool:
         Free space in bytes below which nothing more is received.
     highest_percent : float, optional
         How full the disk may be before nothing more is received.
-    sync_each : bool
-        Sync each object before it is in place. Else its bytes are on their way to the disk and `Spool.sync` waits for
-        them; a crash of this program loses none of them, a power cut may.
     """
 
-    def __init__(
-        self, root: Path, minimum_free: int = 0, *, highest_percent: float | None = None, sync_each: bool = True
-    ) -> None:
+    def __init__(self, root: Path, minimum_free: int = 0, *, highest_percent: float | None = None) -> None:
         self.root = root.resolve()
         self._minimum_free = minimum_free
         self._highest_percent = highest_percent
         self._incoming = self.root / "incoming"
         self._studies = self.root / "studies"
-        self.sync_each = sync_each
         self._owner = new_owner()
         self._folders = threading.Lock()
         self._known_folders: set[Path] = set()
@@ -130,8 +124,15 @@ class Spool:
         """The images of a run that is read, and what the ledger says of each; nothing is waited for."""
         yield {self.path(instance.path): instance for instance in claim.instances}
 
-    def incoming(self, head: bytes) -> IncomingFile:
+    def incoming(self, head: bytes, *, synced: bool = True) -> IncomingFile:
         """A file for an object that begins to arrive, with preamble and file meta information at its beginning.
+
+        Parameters
+        ----------
+        head : bytes
+        synced : bool
+            Whether it is to be synced before it is in place. Else its bytes are on their way to the disk and
+            `Spool.sync` waits for them: a crash of this program loses none of them, a power cut may.
 
         Raises
         ------
@@ -142,9 +143,11 @@ class Spool:
         """
         with _full_disk_told():
             self.check_free()
-            return IncomingFile(self, self._incoming / f"{self._owner}:{secrets.token_hex(8)}.part", head)
+            return IncomingFile(self, self._incoming / f"{self._owner}:{secrets.token_hex(8)}.part", head, synced)
 
-    def place(self, temporary: Path, offset: int, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
+    def place(
+        self, temporary: Path, offset: int, study_instance_uid: str, sop_instance_uid: str, *, synced: bool
+    ) -> tuple[Stored, str]:
         """Give a file its place, and sync the folder; see `IncomingFile.place`."""
         for uid in (study_instance_uid, sop_instance_uid):
             # "..", the one name of dots that means something else to a file system, is no UID either.
@@ -161,7 +164,7 @@ class Spool:
                     self._known_folders.discard(folder)
             else:
                 raise SpoolError("the study's folder vanishes")
-            if self.sync_each:
+            if synced:
                 _sync(folder)
         return stored, f"studies/{study_instance_uid}/{target.name}"
 
@@ -342,9 +345,10 @@ class IncomingFile:
         Bytes of its data set so far.
     """
 
-    def __init__(self, spool: Spool, path: Path, head: bytes) -> None:
+    def __init__(self, spool: Spool, path: Path, head: bytes, synced: bool) -> None:
         self._spool = spool
         self._path = path
+        self._synced = synced
         self.size = 0
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -397,9 +401,11 @@ class IncomingFile:
         try:
             with _full_disk_told():
                 descriptor = self._open()
-                if self._spool.sync_each:
+                if self._synced:
                     os.fsync(descriptor)
-            return self._spool.place(self._path, self._offset, study_instance_uid, sop_instance_uid)
+            return self._spool.place(
+                self._path, self._offset, study_instance_uid, sop_instance_uid, synced=self._synced
+            )
         finally:
             self.discard()
 

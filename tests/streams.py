@@ -165,9 +165,11 @@ class Side:
         self.port = free_port()
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
         self.ledger.migrate()
-        self.spool = Spool(folder / "data", sync_each=False)
+        self.spool = Spool(folder / "data")
         self.listener = Listener(
-            ListenerSettings(port=self.port, fast=fast, max_associations=200), self.spool, self.ledger
+            ListenerSettings(port=self.port, fast=fast, max_associations=200, durability="association"),
+            self.spool,
+            self.ledger,
         )
         self._keep = self.listener.keep
         self.listener.keep = self._kept  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,9 +48,17 @@ def up(config: ConfigOption = None) -> None:
         node.stop()
 
 
-def listen(config: ConfigOption = None) -> None:
+def listen(
+    config: ConfigOption = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes that listen at the port; else listener.processes.")
+    ] = None,
+) -> None:
     """Run the listener and the sweeper alone; workers run elsewhere, on the same queue, ledger and data folder."""
     settings = _prepare(config)
+    if processes is not None:
+        more = settings.listener.model_copy(update={"processes": processes})
+        settings = settings.model_copy(update={"listener": more})
     from dicom_node.node import run_listener
 
     listener = settings.listener

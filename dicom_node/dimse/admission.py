@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from pynetdicom import AE, evt
 from pynetdicom._globals import APPLICATION_CONTEXT_NAME
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import AssociationServer
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicom_node.dimse.tls import explain
 from dicom_node.dimse.users import Users
@@ -83,6 +85,7 @@ class Admission:
 
     def __init__(self, settings: ListenerSettings, called_aets: Collection[str], users: Users) -> None:
         self._settings = settings
+        self._places = -(-settings.max_associations // settings.processes)
         self._called_aets = frozenset(called_aets)
         self._networks = [ipaddress.ip_network(network) for network in settings.addresses]
         self._users = users
@@ -133,7 +136,7 @@ class Admission:
             # One whose thread has ended without a word of a closed connection holds no place.
             self._peers = {other: its for other, its in self._peers.items() if other.is_alive()}
             of_peer = sum(other == peer for other in self._peers.values())
-            if len(self._peers) >= settings.max_associations or (
+            if len(self._peers) >= self._places or (
                 settings.max_associations_per_peer is not None and of_peer >= settings.max_associations_per_peer
             ):
                 return LIMIT
@@ -146,35 +149,85 @@ class Server(AssociationServer):
 
     Parameters
     ----------
+    entity : AE
+        With the presentation contexts that it supports.
+    address : tuple of str and int
+        Where to listen.
+    handlers : list
+        Of the library's events.
     context : callable or None
         Gives the TLS context of the next connection; None takes connections in the clear.
     seconds : float
         How long a connection may take until it has said something, its handshake included.
+    shared : bool
+        Whether other processes of the node listen at the same address (``SO_REUSEPORT``).
     """
 
     request_queue_size = 128
     """Connections that may wait to be accepted; the library's five make a burst of senders wait a second or more."""
 
     def __init__(
-        self, *arguments: Any, context: Callable[[], ssl.SSLContext] | None, seconds: float, **options: Any
+        self,
+        entity: AE,
+        address: tuple[str, int],
+        handlers: list[evt.EventHandlerType],
+        *,
+        context: Callable[[], ssl.SSLContext] | None,
+        seconds: float,
+        shared: bool = False,
     ) -> None:
         self._context = context
+        self._shared = shared
         self._seconds = seconds
-        self._waiting = threading.BoundedSemaphore(_WAITING)
-        super().__init__(*arguments, **options)
+        self._waiting: set[threading.Thread] = set()
+        self._waiting_lock = threading.Lock()
+        super().__init__(
+            entity,
+            address,
+            entity.ae_title,
+            _Shared(entity.supported_contexts),
+            evt_handlers=handlers,
+            request_handler=_Connection,
+        )
+
+    def server_bind(self) -> None:
+        """Take the address."""
+        if self._shared:
+            assert self.socket is not None  # noqa: S101 - made before it is bound
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
     def start(self) -> None:
         """Accept connections, in a thread of its own, until `shutdown`."""
         self.ae._servers.append(self)  # type: ignore[arg-type]  # where shutdown takes it from
         threading.Thread(target=self.serve_forever, name="listener", daemon=True).start()
 
+    def waiting(self) -> int:
+        """Connections that are open and have not asked for an association yet."""
+        with self._waiting_lock:
+            self._waiting = {thread for thread in self._waiting if thread.ident is None or thread.is_alive()}
+            return len(self._waiting)
+
+    def waits(self, thread: threading.Thread) -> None:
+        """A thread serves such a connection, from now on instead of this one."""
+        with self._waiting_lock:
+            self._waiting.discard(threading.current_thread())
+            self._waiting.add(thread)
+
+    def asked(self, association: Association) -> None:
+        """It has asked."""
+        with self._waiting_lock:
+            self._waiting.discard(association)
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Look at a connection in a thread of its own."""
-        if not self._waiting.acquire(blocking=False):
+        if self.waiting() >= _WAITING:
             log.warning("connection closed: too many wait", address=client_address[0])
             self.shutdown_request(request)
             return
-        threading.Thread(target=self._begin, args=(request, client_address), name="connection", daemon=True).start()
+        thread = threading.Thread(target=self._begin, args=(request, client_address), name="connection", daemon=True)
+        self.waits(thread)
+        thread.start()
 
     def _begin(self, connection: socket.socket, client_address: Any) -> None:
         try:
@@ -185,14 +238,15 @@ class Server(AssociationServer):
         except (OSError, NodeError) as error:
             reason = explain(error) if isinstance(error, OSError) else str(error)
             log.warning("connection closed", address=client_address[0], reason=reason)
-        finally:
-            self._waiting.release()
         self.shutdown_request(connection)
 
     def _ready(self, connection: socket.socket) -> socket.socket | None:
         """The connection as the library takes it; None for one that is closed without a word (a monitor's probe)."""
         connection.settimeout(self._seconds)
-        first = connection.recv(1, socket.MSG_PEEK)
+        try:
+            first = connection.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            raise NodeError("the peer said nothing in time") from None
         if not first:
             return None
         if self._context is None:
@@ -202,3 +256,22 @@ class Server(AssociationServer):
         if first != _TLS_HANDSHAKE:
             raise NodeError("the peer does not speak TLS, and this port asks for it")
         return self._context().wrap_socket(connection, server_side=True)
+
+
+class _Shared(list[PresentationContext]):
+    """Contexts that the library need not copy for each association: that takes 0.1 s, and it changes none of them."""
+
+    def __deepcopy__(self, _memo: object) -> list[PresentationContext]:
+        return self
+
+
+class _Connection(RequestHandler):
+    """Gives a connection to the library, and has it counted until it asks for an association."""
+
+    server: Server
+
+    def handle(self) -> None:
+        association = self._create_association()
+        self.server.waits(association)
+        evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
+        association.start()

@@ -13,6 +13,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import A_RELEASE_RQ
+from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.dimse import data_path
@@ -79,7 +80,8 @@ class Listener:
         self._admission = Admission(
             settings, {settings.aet, *called_aets}, Users(users, required=settings.require_user)
         )
-        self._storage = Storage(spool, ledger)
+        self._storage = Storage(spool, ledger, synced=settings.durability == "instance")
+        self._unsynced: dict[Association, list[str]] = {}
         self._services = services
         self._server: Server | None = None
         self._transfers = Transfers(ledger, on_evidence)
@@ -119,12 +121,11 @@ class Listener:
             self._server = server = Server(
                 entity,
                 (settings.host, settings.port),
-                settings.aet,
-                entity.supported_contexts,
-                evt_handlers=[
+                [
                     (evt.EVT_CONN_OPEN, self._opened),
                     (evt.EVT_CONN_CLOSE, self._closed),
                     (evt.EVT_REQUESTED, self._requested),
+                    (evt.EVT_ACSE_RECV, self._asked_to_end),
                     (evt.EVT_RELEASED, self._ended),
                     (evt.EVT_ABORTED, self._aborted),
                     (evt.EVT_PDU_RECV, self._heard),
@@ -134,6 +135,7 @@ class Listener:
                 ],
                 context=(lambda: server_context(tls)) if tls is not None else None,
                 seconds=settings.acse_timeout_seconds,
+                shared=settings.processes > 1,
             )
         except OSError as error:
             raise NodeError(
@@ -176,8 +178,23 @@ class Listener:
             # those who do until the ACSE timeout.
             event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what the library takes for no answer
         self._admission.leave(event.assoc)
+        self._sync(event.assoc)
         self._ended(event)
         self._sent_by.pop(event.assoc, None)
+
+    def _asked_to_end(self, event: evt.Event) -> None:
+        """With durability by association: the release is answered after this, and only if all is on the disk."""
+        primitive = event.primitive  # type: ignore[attr-defined]  # what this event brings
+        if isinstance(primitive, A_RELEASE) and not self._sync(event.assoc):
+            event.assoc.acse.send_abort(0)
+
+    def _sync(self, association: Association) -> bool:
+        try:
+            self._storage.spool.sync(self._unsynced.pop(association, ()))
+        except NodeError as error:
+            log.error("images not synced", calling_aet=_title(association.requestor.ae_title), reason=str(error))
+            return False
+        return True
 
     def _ended(self, event: evt.Event) -> None:
         transfer = self._sent_by.get(event.assoc)
@@ -187,6 +204,7 @@ class Listener:
     def _requested(self, event: evt.Event) -> None:
         association = event.assoc
         request = association.requestor.primitive
+        association._server.asked(association)  # type: ignore[union-attr]  # it is ours
         rejection = self._admission.admit(association)
         if rejection is None:
             return
@@ -258,6 +276,8 @@ class Listener:
         """Keep an object that has arrived whole."""
         kept = receiving.finish()
         if kept.stored is not None:
+            if self._settings.durability == "association":
+                self._unsynced.setdefault(association, []).append(kept.path)
             transfer = self._sent_by.get(association)
             if transfer is not None:  # it is None once the connection is closed
                 transfer.image(kept.study_instance_uid)

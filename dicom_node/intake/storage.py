@@ -69,11 +69,14 @@ class Kept:
     study_instance_uid, series_instance_uid : str
     stored : Stored or None
         None for a result of this node's own, which is answered with Success and not kept, and for a prior.
+    path : str
+        Where it is, relative to the data folder; empty where it is not kept.
     """
 
     study_instance_uid: str
     series_instance_uid: str
     stored: Stored | None
+    path: str = ""
 
 
 class Storage:
@@ -83,9 +86,12 @@ class Storage:
     ----------
     spool : Spool
     ledger : Ledger
+    synced : bool
+        Whether each object is synced before `Receiving.finish` returns; else the caller does so by `Spool.sync`.
     """
 
-    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, spool: Spool, ledger: Ledger, *, synced: bool = True) -> None:
+        self._synced = synced
         self.spool = spool
         self.ledger = ledger
         self._arrivals = Gathered(ledger)
@@ -111,7 +117,7 @@ class Storage:
             sending_aet=arrival.calling_aet,
             receiving_aet=arrival.called_aet,
         )
-        return Receiving(self, arrival, self.spool.incoming(head))
+        return Receiving(self, arrival, self.spool.incoming(head, synced=self._synced))
 
     def is_own(self, sop_instance_uid: str, series_instance_uid: str) -> bool:
         """Whether this node made the object, or its series: an archive that compresses may give an object a new UID."""
@@ -219,7 +225,7 @@ class Receiving:
                 path=path,
             ),
         )
-        return Kept(study, identity.series_instance_uid, stored)
+        return Kept(study, identity.series_instance_uid, stored, path)
 
     def _identity(self) -> Identity:
         uids = leading_uids(self._head, self._arrival.transfer_syntax_uid)

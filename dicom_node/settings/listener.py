@@ -108,6 +108,16 @@ class ListenerSettings(Section):
         default=True,
         description="Receive images by the node's own data path; false leaves it to pynetdicom, a tenth as fast.",
     )
+    durability: Literal["instance", "association"] = Field(
+        default="instance",
+        description="instance: an image is synced to the disk before it is acknowledged. association: before the "
+        "association's release is; faster, and a power cut may take images whose sender was told Success.",
+    )
+    processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description="Processes that listen at the port; more than one where one core cannot keep up. Each has its "
+        "share of max_associations.",
+    )
     acse_timeout_seconds: PositiveFloat = Field(
         default=30,
         description="How long a connection may take to ask for an association, TLS included, and to end (ARTIM).",

@@ -1,0 +1,69 @@
+"""One more process that listens at the node's port: ``python -m dicom_node.dimse.process``, a child of the front.
+
+The kernel gives each connection to one of the processes (``SO_REUSEPORT``). They share the spool, whose places only one
+of them can take, and the ledger; sweeper, broker and reports of storage commitment are the front's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from dicom_node.children import Child, tethered
+from dicom_node.commitments import Commitments
+from dicom_node.dimse.listener import Listener
+from dicom_node.dimse.services import Service
+from dicom_node.dimse.ups import UpsEvents
+from dicom_node.ledger import Ledger
+from dicom_node.logs import set_up_logging
+from dicom_node.process import StopSignal
+from dicom_node.queue.wake import Bell
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+
+DRAIN_SECONDS: Final = 5
+_MIB: Final = 1 << 20
+
+
+def listener_children(settings: Settings, environment: Mapping[str, str]) -> list[Child]:
+    """The processes besides the front itself."""
+    command = tethered([sys.executable, "-m", "dicom_node.dimse.process"])
+    return [Child(f"listener-{number}", command, environment) for number in range(2, settings.listener.processes + 1)]
+
+
+def main() -> None:
+    """Listen until told to stop."""
+    stop = StopSignal()
+    settings = Settings()  # from the environment, where the front has put them
+    set_up_logging(settings.log)
+    ledger = Ledger.open(settings)
+    spool = Spool(
+        settings.data.path,
+        settings.data.minimum_free_mib * _MIB,
+        highest_percent=settings.retention.refuse_above_percent,
+    )
+    services: list[Service] = [Commitments(settings, spool, ledger)]
+    if settings.worklists:
+        services.append(UpsEvents(ledger.workitems.ask_cancel))
+    bell = Bell(settings)
+    listener = Listener(
+        settings.listener,
+        spool,
+        ledger,
+        called_aets=settings.called_aets,
+        users=settings.dimse_users,
+        services=services,
+        on_evidence=bell.ring,
+    )
+    listener.start()
+    try:
+        stop.wait()
+    finally:
+        listener.stop(DRAIN_SECONDS)
+        bell.close()
+        ledger.close()
+
+
+if __name__ == "__main__":
+    main()
