@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -122,12 +123,12 @@ class Performer:
         for item in self._items.open(self._worklist.name):
             try:
                 self._advance(item, look=look)
-            except NodeError as error:  # this one waits; the others go on
+            except UpsError as error:  # this one waits; the others go on
                 complaint = error
-        if complaint is not None:
-            raise complaint
         if look:
             self._claim_new()
+        if complaint is not None:
+            raise complaint
 
     def _lease(self) -> bool:
         """Keep, or try to get, the right to work on this worklist."""
@@ -204,6 +205,8 @@ class Performer:
 
     def _is_ours(self, item: WorkitemRecord) -> bool:
         """Whether a workitem in progress takes our transaction UID."""
+        if self._state(item) != "IN PROGRESS":
+            return False
         try:
             self._ups.update(item.sop_instance_uid, item.transaction_uid, progress_report(0))
         except UpsError as error:
@@ -288,13 +291,14 @@ class Performer:
             if time.monotonic() - looked < _TICK_SECONDS:
                 return
             looked = time.monotonic()
-            if not self._lease():
-                self._cancel.ask()
-            for item in self._items.open(self._worklist.name):
-                if item.cancel_asked and item.sop_instance_uid == uid:
+            with suppress(NodeError):  # what cannot be seen to now is seen to by the next step
+                if not self._lease():
                     self._cancel.ask()
-                elif item.cancel_asked:
-                    self._advance(item, look=False)
+                for item in self._items.open(self._worklist.name):
+                    if item.cancel_asked and item.sop_instance_uid == uid:
+                        self._cancel.ask()
+                    elif item.cancel_asked:
+                        self._advance(item, look=False)
 
         return seen
 
