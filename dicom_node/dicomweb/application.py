@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio.from_thread
@@ -50,6 +51,7 @@ _LARGEST_RESULT: Final = 512 * _MIB
 """A result object is in the memory of its worker, and here, as a whole."""
 _DRAINED: Final = 4 * _MIB
 """So much of a body that is not wanted is read before the answer, which a client that is still sending would miss."""
+_DRAIN_SECONDS: Final = 5
 _UIDS: Final = {
     "study": "study_instance_uid",
     "series": "series_instance_uid",
@@ -395,11 +397,13 @@ async def _answer_early(answer: Response, scope: Scope, receive: Receive, send: 
     """Answer a request whose body is not wanted: read a little of it, and hang up where there is more."""
     size = 0
     asks_first = "expect" in Headers(scope=scope)  # and has sent nothing yet
-    while not (scope[_READ] or asks_first) and size < _DRAINED:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        size += len(message.get("body", b""))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while not (scope[_READ] or asks_first) and size < _DRAINED:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                size += len(message.get("body", b""))
     if not scope[_READ]:
         answer.headers["Connection"] = "close"
     await answer(scope, receive, send)

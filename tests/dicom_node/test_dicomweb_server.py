@@ -199,6 +199,14 @@ def test_a_body_that_is_not_wanted_is_refused_before_it_is_read_whole(guarded: W
         sender.join()
 
 
+def test_a_stranger_who_sends_slowly_hears_soon(guarded: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.dicomweb.application._DRAIN_SECONDS", 0.1)
+    with guarded.connect() as connection:
+        connection.sendall(b"POST /studies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx")
+        answer = read_answer(connection)
+    assert (answer.status, answer.headers["connection"]) == (401, "close")
+
+
 def _pour(connection: socket.socket, size: int) -> None:
     with suppress(OSError):  # it hangs up, as it should
         connection.sendall(bytes(size))
