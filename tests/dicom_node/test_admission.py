@@ -138,15 +138,25 @@ def test_silent_and_broken_connections_hold_nobody_up(tmp_path: Path) -> None:
             connection.close()
 
 
-def test_more_silent_connections_than_may_wait_are_closed_at_once(tmp_path: Path) -> None:
+def test_more_connections_that_ask_for_nothing_than_may_wait_are_closed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "_WAITING", 6)
     with Scp(tmp_path) as scp:
-        silent = [socket.create_connection(("127.0.0.1", scp.port)) for _ in range(admission._WAITING)]
-        assert wait_until(lambda: scp.listener._server._waiting._value == 0, 10)  # type: ignore[union-attr]
+        server = scp.listener._server
+        assert server is not None
+        established = scp.associate(Verification)
+        idle = [socket.create_connection(("127.0.0.1", scp.port)) for _ in range(admission._WAITING)]
+        for connection in idle[::2]:
+            connection.sendall(b"\x01\x00\x00\x00\x10\x00half a request")
+        assert wait_until(lambda: server.waiting() == admission._WAITING, 20)
         with socket.create_connection(("127.0.0.1", scp.port), timeout=10) as one_more:
             assert one_more.recv(1) == b""
-        for connection in silent:
+        assert established.send_c_echo().Status == 0
+        established.release()
+        for connection in idle:
             connection.close()
-        assert wait_until(lambda: scp.listener._server._waiting._value == admission._WAITING, 10)  # type: ignore[union-attr]
+        assert wait_until(lambda: server.waiting() == 0, 20)
         assert echo(scp.peer) > 0
 
 
