@@ -238,6 +238,8 @@ class Deliveries(Part):
         if failed:
             where = ", ".join(dict.fromkeys(row.destination for row in failed))
             self._move(session, run, State.FAILED, f"not delivered to {where}: {failed[0].reason}")
+        elif run.withheld:
+            self._move(session, run, State.FAILED, f"not delivered to {run.withheld}")
         else:
             warned = sum(bool(row.reason) for row in rows)
             self._move(session, run, State.DELIVERED, f"{warned} with a warning" if warned else "")

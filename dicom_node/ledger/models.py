@@ -139,6 +139,8 @@ class Run(Base):
     plan: Mapped[str | None] = mapped_column(String(128))
     """Plan that it was read by."""
     findings: Mapped[int | None]
+    withheld: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """Destinations that get nothing of it as their settings are wrong, and why; the others get theirs."""
     gathers: Mapped[bool] = mapped_column(default=True, server_default=true())
     """Whether images still join it: it receives, or it was cancelled while it did."""
     queue: Mapped[str] = mapped_column(String(64), default="", server_default="")

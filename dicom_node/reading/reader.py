@@ -18,7 +18,7 @@ from dicom_node.ledger.records import Claim, StoredInstance
 from dicom_node.process import new_owner
 from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.reading.home import Home, HomeLostError
-from dicom_node.reading.results import output_profiles, store_results, targets
+from dicom_node.reading.results import addressed, output_profiles, store_results
 from dicom_node.reading.watch import StoppedError, Watch
 from dicom_node.routing.decision import Decision
 from dicom_node.settings import Settings
@@ -117,8 +117,9 @@ class Reader:
             study, left_aside = self._study(claim, files)
             reading = self._reading(claim, study, partial=bool(left_aside))
             renew()
-            results = store_results(self._home, claim, reading, study, targets(claim.decision, self._settings))
-            self._ledger.runs.results_stored(claim, results)
+            destinations, withheld = addressed(claim.decision, self._settings)
+            results, unwritten = store_results(self._home, claim, reading, study, destinations)
+            self._ledger.runs.results_stored(claim, results, withheld | unwritten)
         try:
             self._dispatcher.dispatch_deliveries()
         except NodeError as error:
@@ -219,7 +220,7 @@ class Reader:
 
     def _languages(self, decision: Decision) -> tuple[Language, ...]:
         """Those that a destination wants; all where none is set."""
-        profiles = output_profiles(targets(decision, self._settings)).values()
+        profiles = output_profiles(addressed(decision, self._settings)[0]).values()
         wanted = {language for profile in profiles for language in profile.languages}
         return tuple(language for language in LANGUAGES if language in wanted or not wanted)
 

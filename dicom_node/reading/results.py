@@ -10,7 +10,7 @@ import structlog
 from dicom_node.ledger.records import Claim, StoredResult
 from dicom_node.reading.home import Home
 from dicom_node.reading.picture import pictures_of
-from dicom_node.routing.decision import Decision
+from dicom_node.routing.decision import Decision, Target
 from dicom_node.settings import Destination, Settings
 from engine.errors import SettingsError, WriteError
 from engine.findings import LANGUAGES, StudyReading
@@ -22,18 +22,20 @@ log = structlog.get_logger(__name__)
 
 def store_results(
     home: Home, claim: Claim, reading: StudyReading, study: Study, destinations: Sequence[Destination]
-) -> dict[str, list[StoredResult]]:
+) -> tuple[dict[str, list[StoredResult]], dict[str, str]]:
     """Write, check and store what each destination is to get, once for each distinct output profile.
 
     Returns
     -------
-    dict of str to list of StoredResult
+    results : dict of str to list of StoredResult
         By the destination's name; under ``""`` where none is set, so that the results are there all the same.
+    withheld : dict of str to str
+        Why a destination gets nothing: what its profile asks for cannot be written, or fails a check.
 
     Raises
     ------
     WriteError
-        If the reading cannot be expressed, or a result fails a check.
+        If no profile's results can be written.
     SettingsError
         If an output profile is wrong.
     SpoolError
@@ -41,10 +43,37 @@ def store_results(
     """
     made: dict[OutputProfile, list[StoredResult]] = {}
     wanted = output_profiles(destinations) or {"": load_profile()}
+    refused: dict[OutputProfile, WriteError] = {}
     for profile in dict.fromkeys(wanted.values()):
         predecessors = _predecessors(claim, _variant(profile))
-        made[profile] = _store(home, claim.run_id, profile, reading, study, predecessors)
-    return {name: made[profile] for name, profile in wanted.items()}
+        try:
+            made[profile] = _store(home, claim.run_id, profile, reading, study, predecessors)
+        except WriteError as error:
+            refused[profile] = error
+            log.error("results not written", variant=_variant(profile), reason=error.explained)
+    if not made:
+        raise next(iter(refused.values()))
+    return (
+        {name: made[profile] for name, profile in wanted.items() if profile in made},
+        {name: refused[profile].explained for name, profile in wanted.items() if profile in refused},
+    )
+
+
+def addressed(decision: Decision, settings: Settings) -> tuple[list[Destination], dict[str, str]]:
+    """The destinations of a decision, and why some of them can get nothing: one's wrong setting is not the others'."""
+    wanted = decision.destinations
+    names = [Target(destination.name) for destination in settings.destinations] if wanted is None else wanted
+    found: list[Destination] = []
+    withheld: dict[str, str] = {}
+    for target in names:
+        try:
+            (destination,) = targets(replace(decision, destinations=(target,)), settings)
+            output_profiles([*found, destination])
+            found.append(destination)
+        except SettingsError as error:
+            withheld[target.name] = error.explained
+            log.error("nothing goes to a destination", destination=target.name, reason=error.explained)
+    return found, withheld
 
 
 def targets(decision: Decision, settings: Settings) -> list[Destination]:

@@ -13,10 +13,10 @@ from node_bench import Clock, image, node_settings, script, wait_until, written
 from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage
 
-from dicom_node.ledger import Ledger, State
+from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.models import Lease
 from dicom_node.ledger.part import run_key
-from dicom_node.ledger.records import ReceivedInstance, RunRecord
+from dicom_node.ledger.records import Outcome, ReceivedInstance, RunRecord
 from dicom_node.reading.reader import Reader
 from dicom_node.reading.results import output_profiles
 from dicom_node.reading.watch import HANGING_EXIT_CODE, DeadlineError, Watch
@@ -169,6 +169,35 @@ def test_profiles_of_one_name_that_differ_are_refused(tmp_path: Path) -> None:
     assert output_profiles(destinations[:1])["a"].name == "mine"
     with pytest.raises(SettingsError, match="two output profiles have the name mine"):
         output_profiles(destinations)
+
+
+def test_a_destination_whose_profile_is_wrong_holds_up_no_other_and_gets_its_results_once_it_is_right(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
+    profile = tmp_path / "mine.toml"
+    tables = [{"name": "web", "aet": "A", "port": 1, "profile": str(profile)}, {"name": "pacs", "aet": "B", "port": 1}]
+    bench = Bench(tmp_path, ledger, clock, destinations=tables)
+    dataset = image()
+    run_id = bench.queue(dataset)
+    bench.reader.read(run_id)
+    assert bench.run(dataset.StudyInstanceUID).state is State.DELIVERING
+
+    def deliver(name: str) -> State:
+        due = ledger.deliveries.claim(run_id, name, "elsewhere:1:1", 60)
+        assert due
+        return ledger.deliveries.finish(
+            run_id, name, "elsewhere:1:1", [Outcome(item.id, DeliveryState.DELIVERED, 0, "") for item in due]
+        )
+
+    assert deliver("pacs") is State.FAILED
+    assert bench.run(dataset.StudyInstanceUID).reason.startswith("not delivered to web: destination web: ")
+    profile.write_text("pdf = true", encoding="utf-8")
+    assert ledger.retry(dataset.StudyInstanceUID) is State.QUEUED
+    bench.reader.read(run_id)
+    bench.reader.close()
+    waiting = {item.destination for item in ledger.study(dataset.StudyInstanceUID).deliveries if not item.delivered_at}
+    assert waiting == {"web"}
+    assert deliver("web") is State.DELIVERED
 
 
 def test_a_stored_reading_is_never_made_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

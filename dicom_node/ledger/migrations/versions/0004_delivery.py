@@ -13,6 +13,8 @@ AT = sa.DateTime(timezone=True)
 
 def upgrade() -> None:
     """To this version."""
+    with op.batch_alter_table("run") as run:
+        run.add_column(sa.Column("withheld", sa.Text(), nullable=False, server_default=""))
     op.create_table(
         "destination",
         sa.Column("name", sa.String(64), nullable=False),
@@ -29,3 +31,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Back to the version before."""
     op.drop_table("destination")
+    with op.batch_alter_table("run") as run:
+        run.drop_column("withheld")
