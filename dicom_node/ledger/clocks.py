@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.models import ClockZero, Delivery, DeliveryState, Lease, Run
 from dicom_node.ledger.part import Clock, Monotonic, Part
-from dicom_node.ledger.states import State
+from dicom_node.ledger.states import GATHERING, State
 from dicom_node.process import this_host
 
 _TOLERANCE: Final = timedelta(seconds=1)
@@ -36,7 +36,7 @@ class Clocks(Part):
         self._monotonic = monotonic
 
     def steady(self) -> datetime:
-        """The time, once everything that is measured by it has followed its jump, if it jumped since the last call.
+        """The time; if it jumped since the last call, once everything that is measured by it has taken note.
 
         To be called by whoever closes studies and takes work from lost workers, before either.
         """
@@ -52,8 +52,9 @@ class Clocks(Part):
                 session.add(ClockZero(host=this_host(), zero_at=zero_at))
                 return now
             jump, known.zero_at = zero_at - known.zero_at, zero_at
-            for run in session.scalars(select(Run).where(Run.gathers)):
-                run.last_image_at = min(run.last_image_at + jump, now)
+            # Which images came before the jump and which after it cannot be told: quiet times begin anew.
+            gathering = update(Run).where(Run.state.in_(GATHERING), Run.gathers)
+            session.execute(gathering.values(last_image_at=now))
             for lease in session.scalars(select(Lease)):
                 lease.expires_at += jump
             # A message too many does no harm, one that is taken for fresh until next year does.
@@ -64,7 +65,9 @@ class Clocks(Part):
                 delivery.dispatched_at = None
                 delivery.created_at += jump  # from which the hours are counted that it may take
                 delivery.next_attempt_at = _moved(delivery.next_attempt_at, jump)
-        log.warning("the clock jumped; quiet times, leases and attempts follow it", seconds=jump.total_seconds())
+        log.warning(
+            "the clock jumped; quiet times begin anew, leases and attempts follow it", seconds=jump.total_seconds()
+        )
         return now
 
 

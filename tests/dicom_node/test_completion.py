@@ -271,25 +271,12 @@ def test_a_clock_that_jumps_closes_nothing_early_and_holds_nothing_up(
     site.image()
     site.clock.forward(30)
     clock.jump(seconds)
-    assert not site.sweep()
-    site.clock.forward(25)
-    assert not site.sweep()
-    site.clock.forward(5)
-    assert len(site.sweep()) == 1
-
-
-def test_a_jump_between_two_images_counts_from_the_later_one(jumpy: tuple[Site, Jumpy]) -> None:
-    site, clock = jumpy
-    site.sweep()
-    site.image()
-    clock.jump(-3600)
     site.image()  # entered before the sweep has seen the jump
+    assert not site.sweep()
+    site.clock.forward(59)
+    assert not site.sweep()
     site.clock.forward(1)
-    assert not site.sweep()
-    site.clock.forward(58)
-    assert not site.sweep()
-    site.clock.forward(2)
-    assert site.sweep()
+    assert len(site.sweep()) == 1
 
 
 def test_leases_and_attempts_follow_a_jump(jumpy: tuple[Site, Jumpy]) -> None:
@@ -432,10 +419,13 @@ class Interleaving:
     def __init__(self, folder: Path, seed: int, studies: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation
         self.clock = Clock()
+        self.jumpy = Jumpy(self.clock)
         self.now = 0.0
         url = f"sqlite:///{folder / 'ledger.sqlite3'}"
         settings = node_settings(folder, completion={"quiet_seconds": self.QUIET, "settle_seconds": 5})
-        self.ledgers = [Ledger(url, self.clock) for _ in range(3)]  # two hosts' sweepers, and the listeners
+        self.ledgers = [
+            Ledger(url, self.clock, self.jumpy.monotonic) for _ in range(3)
+        ]  # two hosts' sweepers, and the listeners
         self.ledgers[0].migrate()
         self.ledger = self.ledgers[2]
         self.sweepers = [Completion(settings, ledger) for ledger in self.ledgers[:2]]
@@ -476,6 +466,8 @@ class Interleaving:
             while jobs and len(open_now) < self.ASSOCIATIONS:
                 study, images = jobs.pop()
                 open_now.append((self.transfers.open(), study, list(images), []))
+            if self.random.random() < 0.03:  # someone sets the clock
+                self.jumpy.jump(self.random.choice((-7200.0, -20.0, 40.0, 86400.0)))
             index = self.random.randrange(len(open_now))
             transfer, study, images, sent = open_now[index]
             self.pass_time(self.random.choice((0.05, 0.2, 1.0, 3.0)))
@@ -512,7 +504,7 @@ class Interleaving:
                 if study.source_counts and study.arrived:
                     self.ledger.expectations.answered(study.uid, "archive", len(study.images))
         sweeper = self.random.choice(self.sweepers)
-        now = self.clock()
+        now = self.ledger.clocks.steady()
         before = {run.id: run for run in self.ledger.intake.receiving()}
         for run_id, reason in sweeper.close(now).items():
             self._closed(before[run_id].study_instance_uid, reason)
@@ -564,12 +556,12 @@ class Interleaving:
             ledger.close()
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_interleaved_studies_are_read_once_for_each_completed_set(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
-    world = Interleaving(tmp_path_factory.mktemp("interleaved"), seed, studies=12)
+    world = Interleaving(tmp_path_factory.mktemp("interleaved"), seed, studies=10)
     world.play()
     world.check()
     world.close()
