@@ -190,7 +190,7 @@ def test_a_destination_whose_profile_is_wrong_holds_up_no_other_and_gets_its_res
         )
 
     assert deliver("pacs") is State.FAILED
-    assert bench.run(dataset.StudyInstanceUID).reason.startswith("not delivered to web: destination web: ")
+    assert bench.run(dataset.StudyInstanceUID).reason.startswith("not delivered to web: the output profile ")
     profile.write_text("pdf = true", encoding="utf-8")
     assert ledger.retry(dataset.StudyInstanceUID) is State.QUEUED
     bench.reader.read(run_id)
