@@ -13,7 +13,7 @@ from dicom_node.cli.common import ConfigOption, console, examples, load_settings
 from engine.errors import MedregaError, NodeError
 
 if TYPE_CHECKING:
-    from dicom_node.dimse.retrieve import Cancel, Progress, Retrieved
+    from dicom_node.dimse.suboperations import Cancel, Progress, Retrieved
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def pull(
 
     A study that arrives whole is queued at once. Ctrl-C asks the archive to end (C-CANCEL); what has arrived stays.
     """
-    from dicom_node.dimse.retrieve import Cancel
+    from dicom_node.dimse.suboperations import Cancel
     from dicom_node.intake.identity import is_uid
     from dicom_node.intake.storage import Storage
     from dicom_node.ledger import Ledger

@@ -10,8 +10,9 @@ from pydicom.dataset import Dataset
 from dicom_node.dicomweb.client import Client, Credentials
 from dicom_node.dicomweb.files import ArrivingFile, keep
 from dicom_node.dimse.query import Server, find, keys
-from dicom_node.dimse.retrieve import Cancel, OnProgress, Progress, Retrieved, get, move
+from dicom_node.dimse.retrieve import get, move
 from dicom_node.dimse.scu import Peer, PeerError, Timeouts
+from dicom_node.dimse.suboperations import Cancel, OnProgress, Progress, Retrieved
 from dicom_node.dimse.tls import client_context
 from dicom_node.intake.identity import RefusedError
 from dicom_node.intake.storage import Storage

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from pydicom.dataset import Dataset
 
-from dicom_node.dimse.retrieve import Cancel, OnProgress, Progress
+from dicom_node.dimse.suboperations import Cancel, OnProgress, Progress
 from dicom_node.intake.storage import Storage
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.states import ACTIVE

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import structlog
 
-from dicom_node.dimse.retrieve import Cancel, OnProgress, Progress, Retrieved
+from dicom_node.dimse.suboperations import Cancel, OnProgress, Progress, Retrieved
 from dicom_node.intake.storage import Storage
 from dicom_node.settings import Settings
 from dicom_node.settings.sources import Source

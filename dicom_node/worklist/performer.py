@@ -16,8 +16,8 @@ import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from dicom_node.dimse.retrieve import Cancel, OnProgress, Progress
 from dicom_node.dimse.scu import PeerError
+from dicom_node.dimse.suboperations import Cancel, OnProgress, Progress
 from dicom_node.dimse.ups import UpsError
 from dicom_node.intake.storage import Storage
 from dicom_node.ledger import Ledger, State

@@ -24,8 +24,9 @@ from pynetdicom.sop_class import (
 )
 
 from dicom_node.dimse.query import QueryError, Server, find, keys
-from dicom_node.dimse.retrieve import RETRIEVE_STATUS, Cancel, Progress, Retrieved, get, move
+from dicom_node.dimse.retrieve import get, move
 from dicom_node.dimse.scu import Peer, PeerError, Timeouts
+from dicom_node.dimse.suboperations import RETRIEVE_STATUS, Cancel, Progress, Retrieved
 from dicom_node.intake.storage import Storage
 from dicom_node.ledger import Ledger
 from dicom_node.settings import Source
