@@ -96,7 +96,8 @@ class ListenerSettings(Section):
         default=False, description="Let passcodes come over the network without TLS. Say so only in a closed network."
     )
     max_associations: Annotated[int, Field(ge=1, le=400)] = Field(
-        default=25, description="Associations served at the same time; one more is rejected as transient."
+        default=25,
+        description="Associations served at the same time, by each process; one more is rejected as transient.",
     )
     max_associations_per_peer: PositiveInt | None = Field(
         default=None, description="The same by calling AE title and address; no limit of its own without."
