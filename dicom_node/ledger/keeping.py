@@ -34,13 +34,11 @@ class Holding:
     Parameters
     ----------
     changed_at : datetime
-        When an image came or a run changed its state last.
+        When an image came, even one that was here before, or a run changed its state last.
     images, results : int
         How many are kept; conflicting objects count as images.
     images_needed, results_needed : str
         Why they may not be removed, in words; empty where they may.
-    runs : tuple of str
-        Ids of its runs, by which the results' files are kept.
     """
 
     study_instance_uid: str
@@ -49,7 +47,6 @@ class Holding:
     results: int
     images_needed: str
     results_needed: str
-    runs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +71,14 @@ class Keeping(Part):
     def kept(self, terms: Terms) -> list[Holding]:
         """Every study of which something is kept, the one that changed longest ago first."""
         with self._database.read() as session:
-            images = _counted(
-                session.execute(
-                    select(Instance.study_instance_uid, func.count())
-                    .where(Instance.purged_at.is_(None))
-                    .group_by(Instance.study_instance_uid)
-                )
-            )
+            images: dict[str, int] = {}
+            changed: dict[str, datetime] = {}
+            for uid, count, latest in session.execute(
+                select(Instance.study_instance_uid, func.count(), func.max(Instance.received_at))
+                .where(Instance.purged_at.is_(None))
+                .group_by(Instance.study_instance_uid)
+            ):
+                images[uid], changed[uid] = count, latest
             results = _counted(
                 session.execute(
                     select(Run.study_instance_uid, func.count())
@@ -90,14 +88,9 @@ class Keeping(Part):
                 )
             )
             reasons = _Reasons(session, terms)
-            changed: dict[str, datetime] = {}
-            runs: dict[str, list[str]] = {}
-            for uid, run_id, *times in session.execute(
-                select(Run.study_instance_uid, Run.id, Run.changed_at, Run.last_image_at).order_by(Run.number)
-            ):
+            for uid, *times in session.execute(select(Run.study_instance_uid, Run.changed_at, Run.last_image_at)):
                 if uid in images or uid in results:
-                    runs.setdefault(uid, []).append(run_id)
-                    changed[uid] = max([*times, *([changed[uid]] if uid in changed else [])])
+                    changed[uid] = max(changed.get(uid, times[0]), *times)
             holdings = [
                 Holding(
                     uid,
@@ -106,7 +99,6 @@ class Keeping(Part):
                     results.get(uid, 0),
                     reasons.images(uid),
                     reasons.results(uid),
-                    tuple(runs[uid]),
                 )
                 for uid in changed
             ]

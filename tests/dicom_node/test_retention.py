@@ -174,6 +174,9 @@ def test_a_repeat_of_what_was_purged_is_kept_and_not_read_again(tmp_path: Path, 
     assert len(ledger.study("1.2.1").runs) == 1
     assert ledger.study("1.2.1").events[-1].reason == "1.2.1.5 arrived again"
     assert list(ledger.commitments.kept(["1.2.1.5"])) == ["1.2.1.5"]
+    assert bench.purge() == (0, 0)  # for as long as before
+    clock.forward(2 * DAY)
+    assert bench.purge() == (1, 0)
 
 
 def test_a_late_image_of_a_purged_study_is_not_read_without_the_others(
