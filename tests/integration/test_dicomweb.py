@@ -1,4 +1,4 @@
-"""DICOMweb with real peers, both ways: Orthanc with a password, dicomweb-client, curl; and a server that is killed."""
+"""DICOMweb with real peers, both ways: Orthanc, dicomweb-client and curl, by https; and a server that is killed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,18 +22,21 @@ from typing import Any
 
 import pydicom
 import pytest
+from certificates import Authority
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 from peers import ENDED, SCRIPT, Orthanc, listens, running, running_orthanc, wait_until
 from ports import free_port
+from requests import Session
 from requests.exceptions import HTTPError
 
 from dicom_node.dicomweb.client import Client, Credentials
 from dicom_node.dicomweb.files import ArrivingFile
 from dicom_node.dimse.scu import PeerError, StoredFile
+from dicom_node.dimse.tls import client_context
 from dicom_node.ledger import Ledger, State
 from dicom_node.passwords import HashedPassword
-from dicom_node.settings import Settings
+from dicom_node.settings import Settings, TlsSettings
 from engine.phantom.studies import write_phantoms
 
 USER, PASSWORD = "ORTHANC", "geheim:1"
@@ -51,8 +56,15 @@ class WebOrthanc(Orthanc):
 
 
 @pytest.fixture(scope="module")
-def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebOrthanc]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[WebOrthanc]:
     settings = {
+        "HttpsVerifyPeers": True,
+        "HttpsCACertificates": str(authority.ca),
         "Plugins": [PLUGIN],
         "AuthenticationEnabled": True,
         "RegisteredUsers": {USER: PASSWORD},
@@ -64,20 +76,31 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebOrthanc]:
 
 @dataclass(frozen=True)
 class Node:
-    """A whole node that serves DICOMweb to one user."""
+    """A whole node that serves DICOMweb by https to one user."""
 
     settings: Settings
     url: str
     process: subprocess.Popen[str]
+    ca: Path
+
+    def connect(self, password: str = PASSWORD) -> Client:
+        return Client(self.url, Credentials(USER, password), tls=client_context(TlsSettings(ca=self.ca)))
+
+    def session(self, password: str = PASSWORD) -> Session:
+        session = create_session_from_user_pass(USER, password)
+        session.verify = str(self.ca)
+        session.trust_env = False  # else the environment may name other authorities
+        return session
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, orthanc: WebOrthanc) -> Iterator[Node]:
+def node(tmp_path_factory: pytest.TempPathFactory, orthanc: WebOrthanc, authority: Authority) -> Iterator[Node]:
     """It sends its results to Orthanc by STOW-RS."""
     folder = tmp_path_factory.mktemp("node")
     (folder / "script.json").write_text(json.dumps(SCRIPT), encoding="utf-8")
     (folder / "hash").write_text(str(HashedPassword.of(PASSWORD)), encoding="ascii")
     (folder / "password").write_text(PASSWORD, encoding="ascii")
+    own = authority.issue("node")
     config = folder / "medrega-pacs.toml"
     config.write_text(
         f"""
@@ -96,6 +119,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, orthanc: WebOrthanc) -> Itera
         [dicomweb]
         enabled = true
         port = {free_port()}
+        tls = {{ certificate = "{own.certificate}", key = "{own.key}", require_client = false }}
         [[dicomweb_users]]
         name = "{USER}"
         password_file = "{folder / "hash"}"
@@ -112,7 +136,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, orthanc: WebOrthanc) -> Itera
     command = [sys.executable, "-m", "dicom_node.cli", "up", "--config", str(config)]
     with running(command, folder / "up.log") as process:
         wait_until(lambda: listens(settings.listener.port), "the node to listen", process)
-        yield Node(settings, f"http://127.0.0.1:{settings.dicomweb.port}", process)
+        yield Node(settings, settings.dicomweb.url, process, authority.ca)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert not listens(settings.dicomweb.port)
@@ -208,7 +232,7 @@ def test_a_study_comes_in_by_stow_and_its_results_go_home_by_stow(
 ) -> None:
     (file,) = phantoms(tmp_path / "phantoms", 1, 51)
     study = study_of(file)
-    with Client(node.url, Credentials(USER, PASSWORD)) as client:
+    with node.connect() as client:
         assert client.store([file])[0].ok
     ledger = Ledger.open(node.settings)
     try:
@@ -223,9 +247,8 @@ def test_a_study_comes_in_by_stow_and_its_results_go_home_by_stow(
 
 
 def test_dicomweb_client_stores_searches_and_retrieves(node: Node, tmp_path: Path) -> None:
-    url = node.url
     datasets = [pydicom.dcmread(file.path) for file in phantoms(tmp_path / "phantoms", 2, 21)]
-    peer = DICOMwebClient(url, session=create_session_from_user_pass(USER, PASSWORD))
+    peer = DICOMwebClient(node.url, session=node.session())
     answer = peer.store_instances(datasets)
     assert len(answer.ReferencedSOPSequence) == 2
     study = str(datasets[0].StudyInstanceUID)
@@ -238,7 +261,7 @@ def test_dicomweb_client_stores_searches_and_retrieves(node: Node, tmp_path: Pat
     assert peer.retrieve_instance(study, series, instance).PixelData == got.PixelData
     (metadata,) = peer.retrieve_study_metadata(study)
     assert metadata["00080018"]["Value"] == [instance]
-    stranger = DICOMwebClient(url, session=create_session_from_user_pass(USER, "wrong"))
+    stranger = DICOMwebClient(node.url, session=node.session("wrong"))
     with pytest.raises(HTTPError, match="401"):
         stranger.search_for_studies()
 
@@ -248,7 +271,7 @@ def test_curl_stores_and_fetches(node: Node, tmp_path: Path) -> None:
     (file,) = phantoms(tmp_path / "phantoms", 1, 31)
     body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + file.path.read_bytes() + b"\r\n--x--\r\n"
     (tmp_path / "body").write_bytes(body)
-    curl = ["curl", "-sS", "--fail", "-u", f"{USER}:{PASSWORD}"]
+    curl = ["curl", "-sS", "--fail", "--cacert", str(node.ca), "-u", f"{USER}:{PASSWORD}"]
     content_type = 'Content-Type: multipart/related; type="application/dicom"; boundary=x'
     store = [*curl, "-H", content_type, "--data-binary", f"@{tmp_path / 'body'}", f"{url}/studies"]
     answer = subprocess.run(store, capture_output=True, text=True, check=True)
@@ -256,7 +279,7 @@ def test_curl_stores_and_fetches(node: Node, tmp_path: Path) -> None:
     fetch = [*curl, "-H", "Accept: application/dicom", stored["00081190"]["Value"][0]]
     got = subprocess.run(fetch, capture_output=True, check=True).stdout
     assert pydicom.dcmread(BytesIO(got)).PixelData == pydicom.dcmread(file.path).PixelData
-    guess = ["curl", "-sS", "-o", os.devnull, "-w", "%{http_code}", f"{url}/studies"]
+    guess = ["curl", "-sS", "--cacert", str(node.ca), "-o", os.devnull, "-w", "%{http_code}", f"{url}/studies"]
     assert subprocess.run(guess, capture_output=True, text=True, check=True).stdout == "401"
 
 
@@ -273,19 +296,22 @@ def server_pid(parent: int) -> int | None:
 
 def test_a_server_that_is_killed_comes_back_and_turns_nobody_away(node: Node, tmp_path: Path) -> None:
     files = phantoms(tmp_path / "phantoms", 2, 41)
-    with Client(node.url, Credentials(USER, PASSWORD)) as client:
+    with node.connect() as client:
         assert client.store(files[:1])[0].ok
         killed = server_pid(node.process.pid)
         assert killed is not None
-        with socket.create_connection(("127.0.0.1", node.settings.dicomweb.port)) as half:
+        context = client_context(TlsSettings(ca=node.ca))
+        plain = socket.create_connection(("127.0.0.1", node.settings.dicomweb.port))
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as half:
             head = "POST /studies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
             head += f'Authorization: {AUTHORIZATION}\r\nContent-Type: multipart/related; boundary="x"\r\n\r\n'
             half.sendall(head.encode() + b"--x\r\n\r\n" + files[1].path.read_bytes()[:5000])
             incoming = node.settings.data.path / "incoming"
             wait_until(lambda: list(incoming.iterdir()), "the file that begins to arrive", node.process)
             os.kill(killed, signal.SIGKILL)
-            assert half.recv(100) == b""
+            with suppress(ssl.SSLEOFError):  # it cannot say goodbye
+                assert half.recv(100) == b""
     # The front holds the port while it starts the server again.
-    with Client(node.url, Credentials(USER, PASSWORD)) as client:
+    with node.connect() as client:
         assert [result.ok for result in client.store(files)] == [True, True]
     assert server_pid(node.process.pid) not in (None, killed)
