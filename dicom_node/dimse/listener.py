@@ -280,7 +280,7 @@ class Listener:
                 self._unsynced.setdefault(association, []).append(kept.path)
             transfer = self._sent_by.get(association)
             if transfer is not None:  # it is None once the connection is closed
-                transfer.image(kept.study_instance_uid)
+                transfer.image(kept.study_instance_uid, receiving.images_of_study)
 
     def refuse(self, association: Association, error: NodeError) -> tuple[int, str]:
         """Status and comment for an object that is not taken."""

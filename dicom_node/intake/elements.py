@@ -17,6 +17,7 @@ _SOFTWARE_VERSIONS: Final = 0x0018_1020
 _CONTRIBUTING_EQUIPMENT: Final = 0x0018_A001
 _STUDY: Final = 0x0020_000D
 _SERIES: Final = 0x0020_000E
+_IMAGES_OF_STUDY: Final = 0x0020_1208
 _WANTED: Final = frozenset({_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES})
 _UNDEFINED: Final = 0xFFFF_FFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
@@ -168,3 +169,16 @@ def excerpt(head: bytes, transfer_syntax_uid: str, tags: Collection[int]) -> byt
                 parts.append(head[begin:at])
     except (_Unusual, struct.error, RecursionError):
         return None
+
+
+def images_of_study(head: bytes, transfer_syntax_uid: str) -> int | None:
+    """Read Number of Study Related Instances (0020,1208).
+
+    Returns
+    -------
+    int or None
+        None where it is missing, no positive number, or not to be read as `excerpt` reads.
+    """
+    element = excerpt(head, transfer_syntax_uid, {_IMAGES_OF_STUDY})
+    value = element[8:].strip(b" \0") if element else b""  # IS has a short header, and an implicit one is as long
+    return int(value) or None if len(value) <= 12 and value.isdigit() else None

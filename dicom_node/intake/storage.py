@@ -19,7 +19,7 @@ import structlog
 from pydicom.uid import UID
 
 from dicom_node.intake import file_meta
-from dicom_node.intake.elements import leading_uids
+from dicom_node.intake.elements import images_of_study, leading_uids
 from dicom_node.intake.gathered import Gathered
 from dicom_node.intake.identity import DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
 from dicom_node.ledger import Ledger
@@ -226,6 +226,10 @@ class Receiving:
             ),
         )
         return Kept(study, identity.series_instance_uid, stored, path)
+
+    def images_of_study(self) -> int | None:
+        """How many images the study has by the object's own word (0020,1208), where an ordinary one says it."""
+        return images_of_study(bytes(self._head), self._arrival.transfer_syntax_uid)
 
     def _identity(self) -> Identity:
         uids = leading_uids(self._head, self._arrival.transfer_syntax_uid)

@@ -17,6 +17,7 @@ from typing import Final, Self
 import structlog
 
 from dicom_node.ledger import Ledger
+from dicom_node.ledger.expectations import HEADERS
 from dicom_node.process import new_owner
 from engine.errors import NodeError
 
@@ -72,6 +73,13 @@ class Transfers:
             for transfer in fresh:
                 transfer.told_at = now
 
+    def expect(self, study_instance_uid: str, images: int) -> None:
+        """A sender's headers say how many images a study has."""
+        try:
+            self._ledger.expectations.answered(study_instance_uid, HEADERS, images)
+        except NodeError as error:
+            log.warning("number of a study's images not entered", reason=str(error))
+
     def joins(self, transfer: Transfer) -> None:
         """It has brought its first image."""
         with self._lock:
@@ -124,10 +132,12 @@ class Transfer:
         self._told: set[str] = set()
         self._transfers = transfers
 
-    def image(self, study_instance_uid: str) -> None:
-        """An image of this study is in place."""
+    def image(self, study_instance_uid: str, images_of_study: Callable[[], int | None] = lambda: None) -> None:
+        """An image of this study is in place; the transfer's first one of a study is asked how many there are."""
         self.heard_at = time.monotonic()
         if study_instance_uid != self.study:
+            if study_instance_uid not in self.studies and (number := images_of_study()) is not None:
+                self._transfers.expect(study_instance_uid, number)
             first = not self.study
             self.study = study_instance_uid
             self.studies = {*self.studies, study_instance_uid}
