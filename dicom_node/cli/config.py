@@ -44,11 +44,13 @@ def check(config: ConfigOption = None) -> None:
     from engine.runtime import model_path
 
     settings = load_settings(config)
-    if settings.listener.tls is not None:
-        server_context(settings.listener.tls)
-    for peer in (*settings.destinations, *settings.sources):
-        if peer.tls is not None:
-            client_context(peer.tls)
+    for server in (settings.listener, settings.dicomweb):
+        if server.tls is not None:
+            server_context(server.tls)
+    peers = [peer.tls for peer in (*settings.destinations, *settings.sources, *settings.worklists)]
+    for tls in (*peers, *(peer.tls for peer in settings.commitment_peers), settings.front.tls):
+        if tls is not None:
+            client_context(tls)
     Users(settings.dimse_users)
     broker_url(settings)
     Database(ledger_url(settings)).close()
