@@ -17,7 +17,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def commands() -> set[str]:
     found = set()
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        found |= {f"{name} {inner}" for inner in command.commands} if hasattr(command, "commands") else {name}
+        inner = getattr(command, "commands", None)
+        if inner is None or command.invoke_without_command:  # type: ignore[attr-defined]
+            found.add(name)
+        found |= {f"{name} {one}" for one in inner or ()}
     return found
 
 
