@@ -25,16 +25,12 @@ from pydicom.dataset import Dataset
 
 from dicom_node.dicomweb.files import ArrivingFile
 from dicom_node.dicomweb.multipart import MediaType, MultipartError, boundary_of, read_parts
+from dicom_node.dicomweb.store_request import batches, body_of, told
 from dicom_node.dimse.scu import PeerError, SendResult, StoredFile, Timeouts
-from dicom_node.dimse.status import meaning_of
 from dicom_node.settings.section import secret_of
 from engine.errors import NotDicomError, SettingsError
 from engine.study import READ_ERRORS
 
-_CHUNK: Final = 1 << 18
-_MOST_FILES: Final = 100
-_MOST_BYTES: Final = 64 << 20
-"""A request's files and bytes: servers hold a request as a whole, and what breaks off is sent again from its start."""
 _LARGEST_ANSWER: Final = 64 << 20
 _TIMEOUTS: Final = Timeouts()
 _JSON: Final = "application/dicom+json"
@@ -183,7 +179,7 @@ class Client:
             have been, and storing them again does no harm.
         """
         results: list[SendResult] = []
-        for batch in _batches(files):
+        for batch in batches(files):
             for result in self._store(batch):
                 results.append(result)
                 if on_result is not None:
@@ -368,7 +364,7 @@ class Client:
                 readable.append(file)
             except OSError as error:
                 lost[file] = SendResult(file, None, f"the file cannot be read ({type(error).__name__})")
-        answered = self._post(readable, _body(readable, head, end), boundary, length) if readable else {}
+        answered = self._post(readable, body_of(readable, head, end), boundary, length) if readable else {}
         return [lost.get(file) or answered[file] for file in files]
 
     def _post(
@@ -390,31 +386,7 @@ class Client:
             return {files[0]: SendResult(files[0], None, f"HTTP status {status}")}
         if status not in (200, 202, 409):
             raise self._refusal(status)
-        return _told(files, status, answer)
-
-
-def _body(files: Sequence[StoredFile], head: bytes, end: bytes) -> Iterator[bytes]:
-    for file in files:
-        yield head
-        with file.path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-        yield b"\r\n"
-    yield end
-
-
-def _batches(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
-    batch: list[StoredFile] = []
-    size = 0
-    for file in files:
-        length = file.path.stat().st_size if file.path.is_file() else 0
-        if batch and (len(batch) == _MOST_FILES or size + length > _MOST_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(file)
-        size += length
-    if batch:
-        yield batch
+        return told(files, status, answer)
 
 
 def _passes(status: int) -> bool:
@@ -433,44 +405,3 @@ def _json(response: httpx.Response) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
-
-
-def _told(files: Sequence[StoredFile], status: int, answer: Any) -> dict[StoredFile, SendResult]:
-    """What a Store Instances Response Module (PS3.18 I.2.1) says of each file."""
-    # Orthanc before 1.11 and others put the module into a list, as answers to queries are.
-    module = answer[0] if isinstance(answer, list) and answer else answer
-    failed = _reasons(module, "00081198", "00081197")
-    stored = _reasons(module, "00081199", "00081196")
-    results: dict[StoredFile, SendResult] = {}
-    for file in files:
-        uid = file.sop_instance_uid
-        if uid in failed:
-            reason = failed[uid] or 0x0110  # processing failure: what a server says that says nothing
-            results[file] = SendResult.of(file, reason)
-        elif uid in stored:
-            warning = stored[uid]
-            results[file] = SendResult.of(file, warning if meaning_of(warning).stored else 0x0000)
-        elif status == 200:
-            results[file] = SendResult(file, 0x0000)
-        elif status == 409:
-            results[file] = SendResult(file, None, "HTTP status 409, and no reason is given")
-        else:
-            results[file] = SendResult(file, None, "the answer does not tell of this object", retry=True)
-    return results
-
-
-def _reasons(module: Any, sequence: str, reason: str) -> dict[str, int]:
-    """Reason by SOP instance UID, 0 where there is none, of a sequence in DICOM JSON (PS3.18 F.2)."""
-    found: dict[str, int] = {}
-    items = _values(module, sequence)
-    for item in items:
-        for uid in _values(item, "00081155")[:1]:
-            reasons = _values(item, reason)
-            found[str(uid)] = reasons[0] if reasons and isinstance(reasons[0], int) else 0
-    return found
-
-
-def _values(item: Any, tag: str) -> list[Any]:
-    element = item.get(tag) if isinstance(item, dict) else None
-    values = element.get("Value") if isinstance(element, dict) else None
-    return values if isinstance(values, list) else []

@@ -200,7 +200,7 @@ def test_a_body_that_is_not_wanted_is_refused_before_it_is_read_whole(guarded: W
 
 
 def test_a_stranger_who_sends_slowly_hears_soon(guarded: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicom_node.dicomweb.application._DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("dicom_node.dicomweb.guard._DRAIN_SECONDS", 0.1)
     with guarded.connect() as connection:
         connection.sendall(b"POST /studies HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx")
         answer = read_answer(connection)

@@ -1,0 +1,124 @@
+"""The guard before the DICOMweb server: who gets in, for how long one may be silent, and the line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import anyio.to_thread
+import structlog
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dicom_node.dicomweb.store import BodyError
+from dicom_node.dicomweb.users import ANYONE, Users
+from dicom_node.intake.identity import is_uid
+
+_DRAINED: Final = 4 << 20
+"""So much of a body that is not wanted is read before the answer, which a client that is still sending would miss."""
+_DRAIN_SECONDS: Final = 5
+_READ: Final = "medrega.read"
+"""In a request's scope: whether its body has been read to the end."""
+_LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
+_UIDS: Final = ("study", "series", "instance")
+
+log = structlog.get_logger(__name__)
+
+
+class Guard:
+    """Lets only known users in, ends what has gone silent, and writes one line a request: who, what by UID, and how.
+
+    Nothing is raised to the server, which closes a connection whose answer was not finished.
+    """
+
+    def __init__(self, application: ASGIApp, users: Users, timeout_seconds: float) -> None:
+        self._application = application
+        self._users = users
+        self._timeout = timeout_seconds
+        # Who guesses with many connections is no faster, and holds up nobody who is known.
+        self._guesses = anyio.CapacityLimiter(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        status = 0
+
+        async def receive_in_time() -> Message:
+            if scope[_READ]:
+                return await receive()  # what comes now is the end of the connection, and may take its time
+            try:
+                message = await asyncio.wait_for(receive(), self._timeout)
+            except TimeoutError:
+                raise BodyError("the client went silent in the middle of its request", 408) from None
+            scope[_READ] = not message.get("more_body", False)
+            return message
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            try:
+                await asyncio.wait_for(send(message), self._timeout)
+            except TimeoutError:
+                raise BodyError("the client stopped reading", 408) from None
+
+        user = None
+        scope[_READ] = False
+        try:
+            headers = Headers(scope=scope)
+            authorization = headers.get("authorization", "")
+            user = self._users.recognise(authorization)
+            if user is None:
+                user = await anyio.to_thread.run_sync(self._users.identify, authorization, limiter=self._guesses)
+            scope["user"] = user
+            if user is None:
+                answer = PlainTextResponse("credentials are missing or wrong\n", 401)
+                for challenge in self._users.challenges:
+                    answer.headers.append("WWW-Authenticate", challenge)
+                await answer_early(answer, scope, receive_in_time, send_in_time)
+            elif user is ANYONE and not _is_local(headers.get("host", "")):
+                # A page in a browser of this machine may have had its own name point here (DNS rebinding).
+                answer = PlainTextResponse("without users only localhost is served\n", 403)
+                await answer_early(answer, scope, receive_in_time, send_in_time)
+            else:
+                await self._application(scope, receive_in_time, send_in_time)
+        except BodyError as error:
+            log.warning("request broken off", reason=str(error))
+        except Exception as error:  # the outermost edge of a request: its words may quote a data set
+            log.error("unexpected error in a request", exc_info=error)
+            if status == 0:
+                await PlainTextResponse("internal error\n", 500)(scope, receive_in_time, send_in_time)
+        finally:
+            named = scope.get("path_params", {})
+            known = {name: named[name] for name in _UIDS if is_uid(named.get(name, ""))}
+            log.info(
+                "request",
+                user=user.name if user else "",
+                address=(scope.get("client") or ("",))[0],
+                method=scope["method"],
+                operation=getattr(scope.get("endpoint"), "__name__", ""),
+                status=status,
+                **known,
+            )
+
+
+def _is_local(host: str) -> bool:
+    name, _, port = host.rpartition(":")
+    return host in _LOCAL or (name in _LOCAL and port.isdigit())
+
+
+async def answer_early(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request whose body is not wanted: read a little of it, and hang up where there is more."""
+    size = 0
+    asks_first = "expect" in Headers(scope=scope)  # and has sent nothing yet
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while not (scope[_READ] or asks_first) and size < _DRAINED:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                size += len(message.get("body", b""))
+    if not scope[_READ]:
+        answer.headers["Connection"] = "close"
+    await answer(scope, receive, send)
