@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench viewers validators lint check-peers phantom-model clean
+.PHONY: help setup demo test bench viewers validators peers differential lint check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -35,6 +35,13 @@ viewers: .venv/.viewers check-peers ## open results in OHIF, dwv and Orthanc's v
 validators: PEERS := libpixelmed-java libcommons-codec-java libvecmath-java libslf4j-java default-jre-headless
 validators: .venv/.test check-peers ## hold the SR against PixelMed's DicomSRValidator
 	$(BIN)/pytest tests/validators
+
+# Nor without these: npm, and the better part of an hour (STREAMS=1000 makes it short).
+peers: .venv/.test check-peers ## send and receive with peers that npm brings
+	$(BIN)/pytest tests/peers
+
+differential: .venv/.test ## 100 000 streams into the fast and the stock receive path
+	$(BIN)/pytest --timeout 0 -s tests/differential
 
 lint: .venv/.test ## ruff and mypy
 	$(BIN)/ruff check .
