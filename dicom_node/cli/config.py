@@ -31,6 +31,8 @@ def show(
 @app.command(epilog=examples("config check --config medrega-pacs.toml"))
 def check(config: ConfigOption = None) -> None:
     """Check the settings; exit status 1 and the reason if one is wrong."""
+    from dicom_node.dicomweb.client import Credentials
+    from dicom_node.dicomweb.users import Users as DicomwebUsers
     from dicom_node.dimse.tls import client_context, server_context
     from dicom_node.dimse.users import Users
     from dicom_node.ledger import ledger_url
@@ -38,6 +40,9 @@ def check(config: ConfigOption = None) -> None:
     from dicom_node.queue.broker import broker_url
     from dicom_node.reading.results import output_profiles
     from dicom_node.routing.router import routes_of
+    from dicom_node.settings.dicomweb import FrontSettings
+    from dicom_node.settings.sources import Endpoint
+    from dicom_node.worklist.performer import check_plans
     from engine.gate import load_calibration
     from engine.plan import load_plans
     from engine.refine import load_refiner
@@ -47,11 +52,17 @@ def check(config: ConfigOption = None) -> None:
     for server in (settings.listener, settings.dicomweb):
         if server.tls is not None:
             server_context(server.tls)
-    peers = [peer.tls for peer in (*settings.destinations, *settings.sources, *settings.worklists)]
-    for tls in (*peers, *(peer.tls for peer in settings.commitment_peers), settings.front.tls):
+    endpoints: tuple[Endpoint, ...] = (*settings.destinations, *settings.sources, *settings.worklists)
+    peers: tuple[Endpoint | FrontSettings, ...] = (*endpoints, settings.front)
+    for tls in (*(peer.tls for peer in peers), *(peer.tls for peer in settings.commitment_peers)):
         if tls is not None:
             client_context(tls)
+    for peer in peers:
+        Credentials.read(peer.user, peer.password_file, peer.token_file)
+    for worklist in settings.worklists:
+        check_plans(settings, worklist)
     Users(settings.dimse_users)
+    DicomwebUsers(settings.dicomweb_users)
     broker_url(settings)
     Database(ledger_url(settings)).close()
     output_profiles(settings.destinations)

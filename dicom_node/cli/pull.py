@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def pull(
     study: Annotated[str, typer.Option("--study", metavar="UID", help="Study Instance UID.")],
-    source: Annotated[str, typer.Option("--from", metavar="NAME", help="A source of the settings ([[sources]]).")],
+    source: Annotated[str, typer.Option("--from", metavar="NAME", help="A source of the settings (a sources table).")],
     series: Annotated[
         list[str] | None, typer.Option("--series", metavar="UID", help="Only this series; may be given several times.")
     ] = None,

@@ -85,7 +85,10 @@ class Peer:
             If it is reached by DICOMweb.
         """
         if endpoint.aet is None or endpoint.port is None:
-            raise SettingsError(f"{endpoint.name} has no AE title and port: it is reached by {endpoint.protocol}")
+            raise SettingsError(
+                f"{endpoint.name} has no AE title and port: it is reached by {endpoint.protocol}",
+                advice=f"medrega-pacs destinations probe {endpoint.name} asks it whether it answers",
+            )
         return cls(endpoint.aet, endpoint.host, endpoint.port, endpoint.user, endpoint.password_file)
 
 

@@ -145,6 +145,10 @@ class Settings(BaseSettings):
     def _dicomweb_is_guarded(self) -> Settings:
         if self.dicomweb.enabled and not is_loopback(self.dicomweb.host) and not self.dicomweb_users:
             raise ValueError("other hosts can reach dicomweb.host: add a [[dicomweb_users]] table")
+        if self.dicomweb.aet is not None and self.dicomweb.aet not in self.called_aets:
+            raise ValueError(f"dicomweb.aet: {self.dicomweb.aet} is no entry point: add it to [[entries]]")
+        if self.dicomweb.enabled and self.dicomweb.port == self.listener.port:
+            raise ValueError("dicomweb.port and listener.port are the same")
         if self.reading.pixels == "wado" and self.front.url is None:
             raise ValueError('reading.pixels = "wado" needs front.url')
         return self

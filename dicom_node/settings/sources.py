@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from dicom_node.settings.section import AETitle, Port, Section
+from dicom_node.settings.section import AETitle, Port, Section, is_loopback
 from dicom_node.settings.tls import TlsSettings
 
 Retrieve = Literal["move", "get", "wado"]
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class Endpoint(Section):
@@ -47,10 +47,12 @@ class Endpoint(Section):
                 raise ValueError('protocol = "dimse" needs aet and port')
             if self.url is not None or self.token_file is not None:
                 raise ValueError('url and token_file are for protocol = "dicomweb"')
-            if self.password_file is not None and self.tls is None and self.host not in _LOOPBACK:
+            if self.password_file is not None and self.tls is None and not is_loopback(self.host):
                 raise ValueError("the password would be readable on the way: set tls")
         elif self.url is None:
             raise ValueError('protocol = "dicomweb" needs url')
+        else:
+            self._check_url(self.url)
         if self.password_file is not None and self.user is None:
             raise ValueError("password_file is given and user is not")
         if self.protocol == "dicomweb" and (self.user is None) != (self.password_file is None):
@@ -58,6 +60,17 @@ class Endpoint(Section):
         if self.user is not None and self.token_file is not None:
             raise ValueError("a user or a token_file, not both")
         return self
+
+    def _check_url(self, url: str) -> None:
+        if "@" in url:
+            raise ValueError("url holds no user or password: set user and password_file")
+        try:
+            address = urlsplit(url)
+        except ValueError:
+            raise ValueError("url cannot be read; it is written as https://pacs/dicom-web") from None
+        has_secret = self.password_file is not None or self.token_file is not None
+        if has_secret and address.scheme == "http" and not is_loopback(address.hostname or ""):
+            raise ValueError("the password or token would be readable on the way: https")
 
 
 class Remote(Endpoint):

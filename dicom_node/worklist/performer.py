@@ -48,7 +48,7 @@ class Performer:
     """
 
     def __init__(self, settings: Settings, worklist: Worklist, spool: Spool, ledger: Ledger) -> None:
-        _check_plans(settings, worklist)
+        check_plans(settings, worklist)
         self._worklist = worklist
         self._ledger = ledger
         self._items = ledger.workitems
@@ -143,7 +143,14 @@ class Performer:
             log.warning("lease not given back", reason=str(error))
 
 
-def _check_plans(settings: Settings, worklist: Worklist) -> None:
+def check_plans(settings: Settings, worklist: Worklist) -> None:
+    """Whether each plan that a worklist names exists.
+
+    Raises
+    ------
+    SettingsError
+        If one does not.
+    """
     wanted = {name for name in worklist.plans.values() if name}
     unknown = wanted - set(load_plans(settings.engine.plans)) if wanted else set()
     if unknown:

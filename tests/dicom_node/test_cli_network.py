@@ -54,6 +54,25 @@ def test_echo_and_send_go_over_tls_as_settings_or_options_say(run: Run, tmp_path
         assert (status, "options for TLS" in said) == (1, True)
 
 
+def test_config_check_reads_every_secret_and_plan_and_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("abc")
+    peer = 'name = "a"\nuser = "a"\npassword_file = "none.txt"\n'
+    user = '[dicomweb]\nenabled = true\n[[dicomweb_users]]\nname = "A"\n'
+    for text, complaint in (
+        (f'[[destinations]]\n{peer}protocol = "dicomweb"\nurl = "https://pacs/dicom-web"\n', "none.txt"),
+        (f'[[sources]]\n{peer}aet = "A"\nport = 1\n', "none.txt"),
+        ('[[worklists]]\nname = "a"\naet = "A"\nport = 1\nplans = { X = "none" }\n', "no plan none"),
+        (f'{user}password_file = "short"\n', "no hash"),
+        (f'{user}token_file = "short"\n', "shorter than"),
+        ('[dicomweb]\nenabled = true\naet = "ER"\n', "no entry point"),
+        ("[dicomweb]\nenabled = true\nport = 11112\n", "are the same"),
+    ):
+        (tmp_path / "medrega-pacs.toml").write_text(text)
+        status, _, said = run("config", "check")
+        assert status == 1
+        assert complaint in said
+
+
 def test_config_check_names_a_certificate_that_cannot_be_used(run: Run, tmp_path: Path) -> None:
     settings = tmp_path / "medrega-pacs.toml"
     for text in (
