@@ -68,6 +68,7 @@ class CommitmentScu:
 
     def due(self) -> list[tuple[str, str]]:
         """Runs and destinations that are to be asked now."""
+        self._ledger.commitments.settle(self._destinations)
         return self._ledger.commitments.to_request(self._destinations)
 
     def request(self, run_id: str, destination: str) -> None:

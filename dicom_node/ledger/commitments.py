@@ -312,6 +312,37 @@ class Commitments(Part):
             self._settle(session, run, destinations)
             return run.state
 
+    def settle(self, destinations: Collection[str]) -> None:
+        """Move runs to COMMITTED that were reported on before the last of their other destinations had its results.
+
+        Parameters
+        ----------
+        destinations : collection of str
+            Names of all destinations that are asked to commit.
+        """
+        if not destinations:
+            return
+        reported = (
+            select(Commitment.transaction_uid)
+            .where(Commitment.run_id == Run.id, Commitment.state == CommitmentState.REPORTED)
+            .exists()
+        )
+        owed = (
+            select(Delivery.id)
+            .where(
+                Delivery.run_id == Run.id,
+                Delivery.destination.in_(list(destinations)),
+                Delivery.state == DeliveryState.DELIVERED,
+                Delivery.committed_at.is_(None),
+            )
+            .exists()
+        )
+        with self._database.read() as session:
+            runs = session.scalars(select(Run.id).where(Run.state == State.DELIVERED, reported, ~owed)).all()
+        for run_id in runs:
+            with self._database.write() as session:
+                self._settle(session, self._lock_run(session, run_id), destinations)
+
     def _send_again(self, session: Session, run: Run, commitment: Commitment, refused: Sequence[Delivery]) -> None:
         reports = session.scalar(
             select(func.count()).where(

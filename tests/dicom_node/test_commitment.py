@@ -16,10 +16,12 @@ from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage, generat
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.presentation import build_context, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
+from sqlalchemy import select
 
 from dicom_node.dimse import scu
 from dicom_node.dimse.commitment import SOP_CLASS, SOP_INSTANCE, Report, Request
 from dicom_node.ledger import DeliveryState, State
+from dicom_node.ledger.models import Commitment, CommitmentState
 
 # pynetdicom drops a socket whose connection was refused without closing it.
 pytestmark = pytest.mark.filterwarnings(
@@ -258,6 +260,25 @@ def test_a_run_is_committed_once_every_destination_that_is_asked_has_committed(
     assert front.state(run_id) is State.DELIVERED
     assert tell(front, Report(second.transaction_uid, second.references, {})) == 0
     assert front.state(run_id) is State.COMMITTED
+
+
+def test_a_run_is_committed_when_another_destination_has_its_results_after_the_report(
+    start: Callable[..., Front], archive: Archive
+) -> None:
+    front = start(destinations=[destination(archive), destination(archive, "slow", commitment=False)])
+    run_id, _ = stored(front.ledger, front.spool, ["pacs", "slow"])
+    front.deliver(run_id, "pacs")
+    front.start()
+
+    def reported() -> bool:
+        with front.ledger._database.read() as session:
+            return session.scalar(select(Commitment.state)) is CommitmentState.REPORTED
+
+    assert wait_until(reported)
+    assert front.state(run_id) is State.DELIVERING
+    front.deliver(run_id, "slow")
+    assert wait_until(lambda: front.state(run_id) is State.COMMITTED)
+    assert front.ledger.study("1.2.3").runs[0].reason == "kept by pacs"
 
 
 def test_a_destination_that_does_not_report_is_asked_anew_and_its_late_answer_counts(
