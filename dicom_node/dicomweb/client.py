@@ -32,6 +32,8 @@ from engine.errors import NotDicomError, SettingsError
 from engine.study import READ_ERRORS
 
 _LARGEST_ANSWER: Final = 64 << 20
+_MOST_MATCHES: Final = 10_000
+"""Of a search, whose server may say for ever that it has more."""
 _TIMEOUTS: Final = Timeouts()
 _JSON: Final = "application/dicom+json"
 _NO_STUDY: Final = "1.2.840.10008.1.1"
@@ -108,6 +110,8 @@ class Client:
             raise SettingsError("a DICOMweb URL holds no user or password", advice="set user and password_file")
         headers = {"Accept-Encoding": "identity"}  # pixels do not shrink, and a small answer must not unpack to a huge
         if credentials.token:
+            if not (credentials.token.isascii() and credentials.token.isprintable()):
+                raise SettingsError("a bearer token has characters that cannot be sent", advice="see RFC 6750 2.1")
             headers["Authorization"] = f"Bearer {credentials.token}"
         self._name = str(root)
         self._http = httpx.Client(
@@ -220,7 +224,7 @@ class Client:
         while True:
             page, more = self._page(path, [*keys.items(), *includes, *([("offset", str(len(found)))] if found else [])])
             found += page
-            if not (page and more):
+            if not (page and more) or len(found) >= _MOST_MATCHES:
                 return found
 
     def retrieve(
@@ -378,6 +382,7 @@ class Client:
         try:
             with self._request("POST", "/studies", content=body, headers=headers) as response:
                 status, answer = response.status_code, _json(response)
+                kind = response.headers.get("Content-Type", "")
         except OSError as error:
             raise PeerError(f"a stored file cannot be read ({type(error).__name__})") from None
         if status in _OF_AN_OBJECT:
@@ -386,6 +391,8 @@ class Client:
             return {files[0]: SendResult(files[0], None, f"HTTP status {status}")}
         if status not in (200, 202, 409):
             raise self._refusal(status)
+        if kind.lower().startswith("text/html"):  # of a login or a proxy, which stored nothing
+            raise PeerError(f"{self} answered with a web page", advice="set the URL of the service itself", retry=False)
         return told(files, status, answer)
 
 

@@ -29,10 +29,13 @@ class MediaType:
 
     @classmethod
     def parse(cls, text: str) -> MediaType:
-        """Read a Content-Type, or one element of Accept."""
+        """Read a Content-Type, or one element of Accept; nameless where it cannot be read."""
         message = Message()
         message["Content-Type"] = text
-        pairs = [(str(key), str(value)) for key, value in message.get_params(failobj=[]) or []]
+        try:
+            pairs = [(str(key), str(value)) for key, value in message.get_params(failobj=[]) or []]
+        except (TypeError, ValueError):  # the library's, over parameters in pieces (RFC 2231) that do not fit
+            pairs = []
         name = pairs[0][0].strip().lower() if pairs else ""
         return cls(name, {key.lower(): value for key, value in pairs[1:]})
 

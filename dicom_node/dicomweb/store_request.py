@@ -71,7 +71,8 @@ def _reasons(module: Any, sequence: str, reason: str) -> dict[str, int]:
     for item in items:
         for uid in _values(item, "00081155")[:1]:
             reasons = _values(item, reason)
-            found[str(uid)] = reasons[0] if reasons and isinstance(reasons[0], int) else 0
+            told = reasons[0] if reasons else 0
+            found[str(uid)] = told if isinstance(told, int) and 0 <= told <= 0xFFFF else 0
     return found
 
 

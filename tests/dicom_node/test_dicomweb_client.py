@@ -143,6 +143,7 @@ def test_files_that_an_answer_does_not_tell_of(files: list[StoredFile]) -> None:
         (200, stored((files[0], 0xC000)), (0, True, False)),
         (202, {}, (None, False, True)),
         (409, b"words", (None, False, False)),
+        (409, failed((files[0], 1 << 70)), (0x0110, False, True)),
         (409, {"00081198": {"Value": "nonsense"}}, (None, False, False)),
         (409, {"00081198": {"Value": [{"00081155": {"Value": [{}]}}, 7]}}, (None, False, False)),
     ):
@@ -164,6 +165,7 @@ def test_files_that_an_answer_does_not_tell_of(files: list[StoredFile]) -> None:
         (answer(501), "501", False),
         (answer(503), "503", True),
         (answer(507), "507", True),
+        (answer(200, b"<html>log in</html>", Content_Type="text/html; charset=utf-8"), "a web page", False),
         (None, "broke the connection off", True),
         (b"nonsense\r\n\r\n", "broke the connection off", True),
     ],
@@ -271,6 +273,20 @@ def test_credentials_are_sent_and_never_shown(tmp_path: Path) -> None:
         with server(answer(204)) as (url, asked), Client(url, credentials) as client:
             client.verify()
         assert sent in asked[0]
+
+
+@pytest.mark.parametrize("secret", ["geheimnis-ä", "geheim\nnis", "geheim\x7fnis"])
+def test_a_token_that_no_header_field_holds_is_refused_without_being_shown(secret: str) -> None:
+    with pytest.raises(SettingsError, match="token") as error:
+        Client("http://127.0.0.1", Credentials(token=secret))
+    assert "geheim" not in str(error.value)
+
+
+def test_a_server_that_always_has_more_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.dicomweb.client._MOST_MATCHES", 3)
+    page = answer(200, [{"0020000D": {"vr": "UI", "Value": ["1.1"]}}], Warning="299 server: there are more")
+    with server(*[page] * 3) as (url, _), Client(url) as client:
+        assert len(client.query("STUDY", {})) == 3
 
 
 @pytest.mark.parametrize("url", ["http://user:pw@host/", "ftp://host", "http://", "dicom-web", "http://[::1"])

@@ -112,6 +112,8 @@ def test_a_large_part_is_never_held_whole() -> None:
         ("multipart/related; boundary=é", "multipart/related", None),
         ("", "", None),
         (";;=;", "", None),
+        ("multipart/related; a*=1; a*0=2", "", None),
+        (f"multipart/related; a*{'9' * 5000}=1", "", None),
     ],
 )
 def test_media_types_and_their_boundaries(text: str, name: str, boundary: str | None) -> None:
