@@ -77,6 +77,10 @@ class Guard:
                 for challenge in self._users.challenges:
                     answer.headers.append("WWW-Authenticate", challenge)
                 await answer_early(answer, scope, receive_in_time, send_in_time)
+            elif "transfer-encoding" in headers and "content-length" in headers:
+                # Whoever stands between may have seen another end of it (RFC 9112 6.1).
+                answer = PlainTextResponse("a body has one length\n", 400, headers={"Connection": "close"})
+                await answer_early(answer, scope, receive_in_time, send_in_time)
             elif user is ANYONE and not _is_local(headers.get("host", "")):
                 # A page in a browser of this machine may have had its own name point here (DNS rebinding).
                 answer = PlainTextResponse("without users only localhost is served\n", 403)

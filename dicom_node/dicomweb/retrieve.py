@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -112,12 +113,23 @@ def as_json(dataset: Dataset) -> dict[str, Any]:
         If it cannot be expressed.
     """
     try:
-        found: dict[str, Any] = dataset.to_json_dict(suppress_invalid_tags=True)
+        found: dict[str, Any] = _said(dataset.to_json_dict(suppress_invalid_tags=True))
     except READ_ERRORS as error:
         raise NodeError(f"a header cannot be expressed as JSON ({type(error).__name__})") from None
     if "00080005" in found:
         found["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # PS3.18 F.2: it is UTF-8 now
     return found
+
+
+def _said(value: Any) -> Any:
+    """Numbers that JSON has no word for as strings (PS3.18 F.2.3)."""
+    if isinstance(value, dict):
+        return {key: _said(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_said(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else str(value)
+    return value
 
 
 def instance_url(url: str, held: Held) -> str:

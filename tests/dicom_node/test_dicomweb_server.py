@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import socket
 import ssl
 import subprocess
@@ -94,6 +95,34 @@ def test_metadata_is_the_header_in_unicode_without_bulk(web: Web, held: list[Dat
     assert found[0]["00100010"]["Value"] == [{"Alphabetic": "王^小东"}]
     assert found[0]["00080005"]["Value"] == ["ISO_IR 192"]
     assert "7FE00010" not in found[0]
+
+
+def test_numbers_that_json_has_no_word_for_are_strings(tmp_path: Path) -> None:
+    web = Web(tmp_path)
+    try:
+        dataset = image(FilterThicknessMinimum=[float("nan"), float("inf"), 1.5])
+        item = Dataset()
+        item.ExposureTimeInms = float("-inf")
+        dataset.CTExposureSequence = [item]
+        assert web.store(encoded(dataset)).status == 200
+        (found,) = json.loads(
+            web.ask("GET", f"{path_of(dataset, 1)}/metadata").body, parse_constant=lambda word: pytest.fail(word)
+        )
+    finally:
+        web.close()
+    assert found["00187052"]["Value"] == ["NaN", "inf", 1.5]
+    assert found["00189321"]["Value"][0]["00189328"]["Value"] == ["-inf"]
+
+
+def test_a_body_whose_length_is_told_twice_is_refused(web: Web, held: list[Dataset]) -> None:
+    """Whoever stands between may have taken it for another length (RFC 9112 6.1)."""
+    content = body(encoded(held[0]))
+    chunked = f"{len(content):x}\r\n".encode() + content + b"\r\n0\r\n\r\n"
+    head = f"POST /studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\nContent-Length: 3\r\n"
+    with web.connect() as connection:
+        connection.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunked)
+        answer = read_answer(connection)
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
 
 
 def test_searches_select_by_uid_and_are_paged(web: Web, held: list[Dataset]) -> None:
