@@ -32,7 +32,7 @@ def transcode(file: StoredFile, transfer_syntax_uid: str, folder: Path) -> Store
     transfer_syntax_uid : str
         One of `FALLBACKS`.
     folder : Path
-        For the new file; the caller's to remove.
+        For the new file, which is the caller's to remove before the next one.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def transcode(file: StoredFile, transfer_syntax_uid: str, folder: Path) -> Store
     target = UID(transfer_syntax_uid)
     if syntax == ExplicitVRBigEndian:
         raise TranscodingError("Explicit VR Big Endian is retired, and this node does not swap its bytes")
-    path = folder / f"{file.sop_instance_uid}.dcm"
+    path = folder / "transcoded.dcm"  # not by its UID, which nobody has looked at
     try:
         dataset = dcmread(file.path)
         if syntax.is_compressed and syntax.is_encapsulated and "PixelData" in dataset:
@@ -52,6 +52,8 @@ def transcode(file: StoredFile, transfer_syntax_uid: str, folder: Path) -> Store
                 raise TranscodingError("its pixels are more than 2 GiB when decoded")
             # Colours stay in the space that they were compressed in: the conversion to RGB would round.
             dataset.decompress(as_rgb=False, generate_instance_uid=False)
+            if dataset.PhotometricInterpretation == "YBR_FULL_422":
+                dataset.PhotometricInterpretation = "YBR_FULL"  # decoded, each pixel has colours of its own
         dataset.file_meta.TransferSyntaxUID = target
         dataset.save_as(path, implicit_vr=target.is_implicit_VR, little_endian=True, enforce_file_format=True)
     except READ_ERRORS as error:

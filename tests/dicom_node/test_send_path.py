@@ -25,6 +25,7 @@ from wire import ABORT, RELEASE_RQ, data, element, item
 from dicom_node.dimse import send_path
 from dicom_node.dimse.scu import SendResult, StoredFile, Timeouts, send
 from dicom_node.dimse.tls import client_context
+from dicom_node.dimse.transcoding import transcode
 from dicom_node.intake.file_meta import encode
 
 # The library drops a socket whose peer went away without closing it.
@@ -252,3 +253,22 @@ def test_a_peer_that_refuses_a_transfer_syntax_gets_the_same_object_in_another(n
         for keyword in ("PixelData", "DataSetTrailingPadding"):
             dataset.pop(keyword, None)
     assert got.to_json_dict() == sent.to_json_dict()
+
+
+def test_subsampled_colours_are_whole_once_they_are_decoded(tmp_path: Path) -> None:
+    file = StoredFile.open(Path(str(get_testdata_file("SC_rgb_dcmtk_+eb+cy+np.dcm", download=False))))
+    got = dcmread(transcode(file, ExplicitVRLittleEndian, tmp_path).path)
+    assert got.PhotometricInterpretation == "YBR_FULL"
+    assert len(got.PixelData) == got.Rows * got.Columns * 3
+    assert np.array_equal(pixel_array(got), pixel_array(file.path))
+
+
+def test_a_uid_that_is_a_path_leads_nowhere(tmp_path: Path) -> None:
+    dataset = dcmread(get_testdata_file("CT_small.dcm", download=False))
+    path = tmp_path / "odd.dcm"
+    dataset.save_as(path)
+    uid = dataset.SOPInstanceUID.encode()
+    path.write_bytes(path.read_bytes().replace(uid, b"../escaped".ljust(len(uid), b"\0"), 1))
+    (tmp_path / "folder").mkdir()
+    found = transcode(StoredFile.open(path), ImplicitVRLittleEndian, tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == [found.path]
