@@ -484,6 +484,11 @@ def data_set_offset(path: Path) -> int:
     return len(head) + int.from_bytes(head[140:144], "little")
 
 
+def is_conflict(path: str) -> bool:
+    """Whether a place is that of other content under a UID that another object had first."""
+    return "_" in path.rpartition("/")[2]
+
+
 def _link(folder: Path, sop_instance_uid: str, file: Path, offset: int) -> tuple[Stored, Path]:
     """Put a file among those with its UID, unless one of them is the same."""
     number = 1

@@ -15,7 +15,7 @@ import structlog
 from dicom_node.intake.identity import identify
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
-from dicom_node.spool import Spool, content_of, split
+from dicom_node.spool import Spool, content_of, is_conflict, split
 from engine.errors import NodeError
 from engine.study import READ_ERRORS
 
@@ -34,7 +34,7 @@ def adopt(spool: Spool, ledger: Ledger) -> int:
                 continue
             try:
                 received = describe(spool, path)
-                if "_" in path.rpartition("/")[2]:
+                if is_conflict(path):
                     ledger.intake.record_conflict(received)
                 else:
                     ledger.intake.record(received, adopted=True)

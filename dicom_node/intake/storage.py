@@ -24,7 +24,7 @@ from dicom_node.intake.gathered import Gathered
 from dicom_node.intake.identity import DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
-from dicom_node.spool import IncomingFile, Spool, Stored
+from dicom_node.spool import IncomingFile, Spool, Stored, is_conflict
 
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.118463921704826543311946770258103317129")
 IMPLEMENTATION_VERSION: Final = "MEDREGA_PACS"
@@ -127,7 +127,9 @@ class Storage:
     def enter(self, stored: Stored, received: ReceivedInstance) -> None:
         """Enter a stored object in the ledger."""
         intake = self.ledger.intake
-        if stored is Stored.CONFLICT:
+        if stored is Stored.SAME and intake.known_paths([received.path]):
+            intake.touch([received.study_instance_uid])
+        elif is_conflict(received.path):
             intake.record_conflict(received)
             log.warning(
                 "other content under a known SOP instance UID",
@@ -138,8 +140,6 @@ class Storage:
         elif stored is Stored.NEW:
             self._arrivals.enter(received)
             log.debug("image stored", study=received.study_instance_uid, sop_instance_uid=received.sop_instance_uid)
-        elif intake.known_paths([received.path]):
-            intake.touch([received.study_instance_uid])
         else:
             # In place, and not in the ledger: a crash came between, before its sender heard Success.
             intake.record(received)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from dicom_node.ledger.database import Database
 from dicom_node.ledger.models import ClockZero, Delivery, DeliveryState, Lease, Run
@@ -53,9 +53,9 @@ class Clocks(Part):
                 return now
             jump, known.zero_at = zero_at - known.zero_at, zero_at
             # Which images came before the jump and which after it cannot be told: quiet times begin anew.
-            gathering = update(Run).where(Run.state.in_(GATHERING), Run.gathers)
-            session.execute(gathering.values(last_image_at=now))
-            for lease in session.scalars(select(Lease)):
+            gathering = select(Run.study_instance_uid).where(Run.state.in_(GATHERING), Run.gathers)
+            self._begin_quiet_times(session, session.scalars(gathering).all(), anew=True)
+            for lease in session.scalars(select(Lease).with_for_update()):
                 lease.expires_at += jump
             # A message too many does no harm, one that is taken for fresh until next year does.
             for run in session.scalars(select(Run).where(Run.state == State.QUEUED)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.database import DatabaseError
@@ -60,9 +60,12 @@ class Intake(Part):
 
         def work(session: Session) -> None:
             self._study(session, instance.study_instance_uid)
-            self._touch(session, [instance.study_instance_uid])
-            if session.scalar(select(Instance.id).where(Instance.path == instance.path)) is None:
+            self._begin_quiet_times(session, [instance.study_instance_uid])
+            known = session.scalar(select(Instance).where(Instance.path == instance.path))
+            if known is None:
                 session.add(self._row(instance, None))
+            elif known.purged_at is not None:
+                known.purged_at, known.received_at = None, self._clock()
             reason = (
                 f"{instance.sop_instance_uid} arrived again with other content from {instance.calling_aet}; "
                 "the first one counts, the other is kept beside it"
@@ -75,14 +78,7 @@ class Intake(Part):
         """Reset the quiet time of studies whose images are arriving."""
         if study_instance_uids:
             with self._database.write() as session:
-                self._touch(session, study_instance_uids)
-
-    def _touch(self, session: Session, study_instance_uids: Collection[str]) -> None:
-        session.execute(
-            update(Run)
-            .where(Run.gathers, Run.study_instance_uid.in_(study_instance_uids), Run.last_image_at < self._clock())
-            .values(last_image_at=self._clock())
-        )
+                self._begin_quiet_times(session, study_instance_uids)
 
     def is_own_result(self, *uids: str) -> bool:
         """Whether this node made an object or series with one of these UIDs."""
@@ -120,13 +116,14 @@ class Intake(Part):
             return [(calling, called) for calling, called in session.execute(pairs).all()]
 
     def complete(self, run_id: str, last_image_at: datetime, reason: str) -> bool:
-        """End the gathering of a run, unless an image arrived after `last_image_at`; whether it is complete now.
+        """End the gathering of a run, unless it is held or an image came after `last_image_at`; whether it is complete.
 
         One that was cancelled while it received stays so, and takes no more images.
         """
         with self._database.write() as session:
             run = self._lock_run(session, run_id)
-            if not run.gathers or run.last_image_at != last_image_at:
+            study = session.get_one(Study, run.study_instance_uid)
+            if not run.gathers or run.last_image_at != last_image_at or study.held_at is not None:
                 return False
             return self._close(session, run, reason)
 
@@ -206,9 +203,8 @@ class Intake(Part):
     def begin(self) -> None:
         """Begin all quiet times anew: while nobody listened, no image could arrive."""
         with self._database.write() as session:
-            session.execute(
-                update(Run).where(Run.state.in_(GATHERING), Run.gathers).values(last_image_at=self._clock())
-            )
+            gathering = select(Run.study_instance_uid).where(Run.state.in_(GATHERING), Run.gathers)
+            self._begin_quiet_times(session, session.scalars(gathering).all(), anew=True)
 
     def _close(self, session: Session, run: Run, reason: str) -> bool:
         run.gathers = False

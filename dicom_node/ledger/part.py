@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, true, update
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.database import Database
@@ -46,6 +46,17 @@ class Part:
             )
         )
         run.state, run.reason, run.changed_at = state, reason, now
+
+    def _begin_quiet_times(self, session: Session, study_instance_uids: Iterable[str], *, anew: bool = False) -> None:
+        """Have the quiet time of studies begin now, or with an image that came since; `anew`: now in any case.
+
+        One by one and sorted, as arrivals do it, so that two processes cannot lock each other out.
+        """
+        now = self._clock()
+        before = true() if anew else Run.last_image_at < now
+        for study in sorted(study_instance_uids):
+            these = update(Run).where(Run.study_instance_uid == study, Run.gathers, before)
+            session.execute(these.values(last_image_at=now))
 
     def _note(
         self, session: Session, study_instance_uid: str, kind: str, reason: str, run_id: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 
 from dicom_node.ledger.models import Expectation, Run, Sending, Study
 from dicom_node.ledger.part import Part
@@ -30,11 +30,7 @@ class Sendings(Part):
             for transfer, study in begun:
                 if session.get(Study, study) is not None and session.get(Sending, (transfer, study)) is None:
                     session.add(Sending(transfer=transfer, study_instance_uid=study, owner=owner))
-            session.execute(
-                update(Run)
-                .where(Run.gathers, Run.study_instance_uid.in_(studies), Run.last_image_at < self._clock())
-                .values(last_image_at=self._clock())
-            )
+            self._begin_quiet_times(session, studies)
 
     def ended(self, owner: str, transfer: str, studies: Collection[str], last: str, *, released: bool) -> bool:
         """Enter the end of a transfer.

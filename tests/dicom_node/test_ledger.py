@@ -2,16 +2,17 @@
 
 import multiprocessing
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from node_bench import Clock, received
 from postgresql import cluster
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, text, update
 
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
-from dicom_node.ledger.models import Base
+from dicom_node.ledger.models import Base, Instance
 from dicom_node.ledger.part import run_key
 from dicom_node.ledger.records import Claim, Outcome, StoredResult
 from dicom_node.ledger.states import ACTIVE, TRANSITIONS, TransitionError, check_transition
@@ -374,6 +375,24 @@ def _migrate(path: str) -> str:
     return run_id
 
 
+def test_conflicting_content_that_was_purged_is_kept_again(ledger: Ledger) -> None:
+    copy = received(path="studies/1.2.3/1.2.3.4_2.dcm")
+    ledger.intake.record(received())
+    ledger.intake.record_conflict(copy)
+    with ledger._database.write() as session:
+        session.execute(update(Instance).values(purged_at=ledger.clock()))
+    ledger.intake.record_conflict(copy)
+    assert ledger.intake.known_paths([copy.path]) == {copy.path}
+    assert ledger.study("1.2.3").conflicts == 1
+
+
+def test_a_study_held_in_the_moment_in_which_it_would_be_complete_stays_open(ledger: Ledger, clock: Clock) -> None:
+    run_id = ledger.intake.record(received())
+    ledger.intake.hold("1.2.3")
+    assert not ledger.intake.complete(run_id, clock(), "quiet")
+    assert state(ledger) is State.RECEIVING
+
+
 def test_several_processes_may_start_and_enter_the_same_study_at_once(tmp_path: Path) -> None:
     path = tmp_path / "new" / "ledger.sqlite3"
     with multiprocessing.get_context("spawn").Pool(4) as pool:
@@ -391,8 +410,6 @@ def test_migrations_make_the_tables_that_the_models_describe(ledger: Ledger) -> 
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from dicom_node.ledger.models import Base
-
     with ledger._database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = [item for item in compare_metadata(context, Base.metadata) if item[0] != "modify_type"]
@@ -408,3 +425,32 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_it() -> None:
 
 def test_run_keys_name_runs() -> None:
     assert run_key("a") == "run:a"
+
+
+def test_processes_that_hear_of_the_same_studies_do_not_lock_each_other_out(ledger: Ledger, clock: Clock) -> None:
+    studies = [f"1.2.{number}" for number in (3, 1, 2, 5, 4)]
+    for number, study in enumerate(studies):
+        ledger.intake.record(received(study, f"{study}.{number}"))
+    failed: list[NodeError] = []
+
+    def enter(owner: str) -> None:
+        try:
+            for number in range(60):
+                ledger.arrivals.enter([received(study, f"{study}.{owner}.{number}") for study in studies])
+        except NodeError as error:
+            failed.append(error)
+
+    def hear(owner: str) -> None:
+        try:
+            for _ in range(60):
+                clock.forward(1)
+                ledger.sendings.heard(owner, [], set(studies))
+        except NodeError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(2) for work in (enter, hear)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed

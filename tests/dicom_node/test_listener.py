@@ -21,6 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, EncapsulatedPDFStorage, 
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
+from sqlalchemy import delete
 
 from dicom_node.dimse.listener import Listener
 from dicom_node.dimse.scu import Peer, PeerError, StoredFile, Timeouts, echo, send
@@ -28,6 +29,7 @@ from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
 from dicom_node.intake.adoption import adopt
 from dicom_node.intake.identity import RefusedError, identify
 from dicom_node.ledger import Ledger, State
+from dicom_node.ledger.models import Instance
 from dicom_node.settings import ListenerSettings
 from dicom_node.spool import split
 from engine.errors import NodeError
@@ -224,6 +226,19 @@ def test_the_same_image_again_is_one_and_other_content_is_kept_apart(scp: Scp, t
     record = scp.ledger.study(first.StudyInstanceUID)
     assert (record.runs[0].instances, record.conflicts) == (1, 1)
     assert len(list(scp.spool.instances())) == 2
+
+
+def test_other_content_is_kept_apart_though_a_crash_took_its_entry(scp: Scp, tmp_path: Path) -> None:
+    first = image()
+    send([StoredFile.open(written(tmp_path, first))], scp.peer)
+    first.PatientID = "P2"
+    other = StoredFile.open(written(tmp_path / "other", first))
+    send([other], scp.peer)
+    with scp.ledger._database.write() as session:
+        session.execute(delete(Instance).where(Instance.run_id.is_(None)))
+    assert send([other], scp.peer)[0].status == 0
+    record = scp.ledger.study(first.StudyInstanceUID)
+    assert (record.runs[0].instances, record.conflicts) == (1, 1)
 
 
 def test_a_file_without_an_entry_is_adopted_at_start(scp: Scp, tmp_path: Path) -> None:
