@@ -96,11 +96,10 @@ class Deliverer:
     ) -> tuple[list[Outcome], Contact | None]:
         """What became of each, and of the destination; deliveries that are left out wait as before."""
         try:
-            transport = open_transport(self._settings.destination(destination), self._settings)
-        except SettingsError as error:
+            with closing(open_transport(self._settings.destination(destination), self._settings)) as transport:
+                return self._send(transport, run_id, destination, owner, due)
+        except SettingsError as error:  # what has arrived by then is in the ledger, and stays so
             return [self._outcome(item, None, error.explained, retry=False) for item in due], None
-        with closing(transport):
-            return self._send(transport, run_id, destination, owner, due)
 
     def _send(
         self, transport: Transport, run_id: str, destination: str, owner: str, due: list[DueDelivery]

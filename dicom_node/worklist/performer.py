@@ -14,6 +14,7 @@ import structlog
 from pydicom.uid import generate_uid
 
 from dicom_node.dimse.ups import UpsError
+from dicom_node.intake.identity import is_uid
 from dicom_node.intake.storage import Storage
 from dicom_node.ledger import Ledger
 from dicom_node.process import new_owner
@@ -116,7 +117,7 @@ class Performer:
             for found in self._ups.find(search_keys(self._worklist))
             if is_ready(found) and plan_of(found, self._worklist.plans) is not None
         }
-        new = set(offered) - {""} - self._items.known(offered)
+        new = set(filter(is_uid, offered)) - self._items.known(offered)
         for uid in sorted(new, key=lambda uid: (priority_of(offered[uid]).rank, uid))[:room]:
             # A 2.25 UID (PS3.5 B.2) of 122 random bits: who did not hear it cannot change the workitem.
             transaction_uid = str(generate_uid(prefix=None))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydicom.dataset import Dataset
 
+from dicom_node.intake.identity import is_uid
 from dicom_node.ledger.records import StoredResult
 from dicom_node.routing.decision import Priority
 from dicom_node.settings import Destination, Worklist
@@ -108,6 +109,8 @@ def input_of(workitem: Dataset) -> Input:
     (study,) = candidates
     items = found[study]
     series = [str(item.get("SeriesInstanceUID") or "") for item in items]
+    if not all(map(is_uid, (study, *filter(None, series)))):  # a wildcard would match the studies of others
+        raise WorkitemError("the workitem names a study or series by what is no UID")
     return Input(
         study_instance_uid=study,
         series_instance_uids=tuple(dict.fromkeys(series)) if all(series) else (),

@@ -325,6 +325,19 @@ def test_a_destination_that_is_no_longer_set_fails_with_that_reason(
     assert "no destination is named 'pacs0'" in bench.reason
 
 
+def test_a_secret_that_is_gone_is_told_and_what_has_arrived_stays(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    with Receiver(tmp_path / "pacs") as pacs:
+        bench = Bench(tmp_path, ledger, clock, pacs.peer.port)
+        table = {"name": "pacs0", "aet": "PACS", "port": pacs.peer.port, "user": "node"}
+        settings = node_settings(tmp_path, destinations=[table | {"password_file": tmp_path / "gone"}])
+        Deliverer(settings, ledger, bench.spool, clock).deliver(bench.run_id, "pacs0")
+        assert bench.state is State.DELIVERING
+        assert "the secret in" in bench.deliveries[0].reason
+        clock.forward(3600)
+        bench.deliver()
+    assert bench.state is State.DELIVERED
+
+
 class Asked:
     """Counts what reaches a destination: C-ECHO and C-STORE."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from node_bench import Clock, image
 from ports import free_port
+from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from ups_bench import SUCCESS, Archive, Steps, dimse_worklist, tell_cancel, web_worklist
@@ -339,6 +340,24 @@ def test_the_study_to_read_is_the_one_that_was_requested() -> None:
     item.InputInformationSequence = []
     with pytest.raises(WorkitemError, match="names no study"):
         input_of(item)
+
+
+@pytest.mark.parametrize("uid", ["*", "1.2.*", "../1.2"])
+def test_what_is_no_uid_names_no_study_and_no_workitem(
+    uid: str, open_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config.settings, "_writing_validation_mode", config.IGNORE)
+    monkeypatch.setattr(config.settings, "reading_validation_mode", config.IGNORE)
+    site = open_site()
+    odd = site.steps.items.pop(site.steps.add("1.2.3"))
+    odd.SOPInstanceUID = uid
+    site.steps.items[uid] = odd
+    site.performer().step()
+    assert site.steps.state(uid) == "SCHEDULED"
+    assert site.ledger.workitems.open("ai") == []
+    odd.InputInformationSequence[0].StudyInstanceUID = uid
+    with pytest.raises(WorkitemError, match="no UID"):
+        input_of(odd)
 
 
 def _owner(site: Site) -> str:
