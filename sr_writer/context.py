@@ -69,7 +69,7 @@ class Context:
     def uids(self) -> UidScope:
         """What the results' UIDs are derived from."""
         superseded = ",".join(reference.sop_instance_uid for reference in self.predecessors)
-        return UidScope(self.reading.digest, f"{self.profile.fingerprint}|{superseded}")
+        return UidScope(self.identity.reading_digest, f"{self.profile.fingerprint}|{superseded}")
 
     @property
     def vocabulary(self) -> Vocabulary:

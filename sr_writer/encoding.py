@@ -15,7 +15,13 @@ from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import correct_ambiguous_vr, write_data_element, write_file_meta_info, write_sequence_item
+from pydicom.filewriter import (
+    correct_ambiguous_vr,
+    correct_ambiguous_vr_element,
+    write_data_element,
+    write_file_meta_info,
+    write_sequence_item,
+)
 
 _PREAMBLE: Final = b"\0" * 128 + b"DICM"
 _REPEATED: Final = (str, int)
@@ -34,11 +40,13 @@ def dump(result: Dataset) -> bytes:
     file.write(_PREAMBLE)
     write_file_meta_info(file, result.file_meta, enforce_standard=True)
     encoder = _Encoder(result.get("SpecificCharacterSet", "iso8859"))
+    if "PixelData" in result:  # bytes or words, of which nothing but the number of bits tells
+        correct_ambiguous_vr_element(result["PixelData"], result, True)
     try:
-        content = encoder.data_set(result)
+        parts = encoder.elements(result)
     except _InDoubtError:
-        content = encoder.data_set(correct_ambiguous_vr(result, True))
-    return file.getvalue() + content
+        parts = encoder.elements(correct_ambiguous_vr(result, True))
+    return b"".join([file.getvalue(), *parts])
 
 
 class _InDoubtError(Exception):
@@ -51,9 +59,10 @@ class _Encoder:
     def __init__(self, character_set: str | list[str]) -> None:
         self._character_set = character_set
         self._known: dict[tuple[int, str, type, str | int], bytes] = {}
+        self._items: dict[int, bytes] = {}
 
-    def data_set(self, dataset: Dataset) -> bytes:
-        """The elements in the order of their tags, as `Dataset.elements` gives them."""
+    def elements(self, dataset: Dataset) -> list[bytes]:
+        """The elements in the order of their tags, as `Dataset.elements` gives them; some in several parts."""
         parts = []
         for element in dataset.elements():
             tag = element.tag
@@ -66,14 +75,24 @@ class _Encoder:
                 value = b"".join(map(self._item, whole.value))
                 parts.append(pack("<HH2sHI", tag.group, tag.element, b"SQ", 0, len(value)))
                 parts.append(value)
+            elif whole.VR == "OB" and _is_whole(whole):
+                parts.append(pack("<HH2sHI", tag.group, tag.element, b"OB", 0, len(whole.value)))
+                parts.append(whole.value)  # pixels of a whole volume, say, which are not to be copied about
             else:
                 parts.append(self._element(whole))
-        return b"".join(parts)
+        return parts
 
     def _item(self, item: Dataset) -> bytes:
+        """An item of a sequence; one that stands in several, as what is said of a plane in each of its frames, once."""
+        known = self._items.get(id(item))
+        if known is None:
+            known = self._items[id(item)] = self._new_item(item)
+        return known
+
+    def _new_item(self, item: Dataset) -> bytes:
         if "SpecificCharacterSet" in item or getattr(item, "is_undefined_length_sequence_item", False):
             return self._as_pydicom_does(item)
-        content = self.data_set(item)
+        content = b"".join(self.elements(item))
         return pack("<HHI", 0xFFFE, 0xE000, len(content)) + content  # PS3.5 7.5
 
     def _element(self, element: DataElement) -> bytes:
@@ -93,6 +112,11 @@ class _Encoder:
         buffer = _buffer()
         write_sequence_item(buffer, item, convert_encodings(self._character_set))
         return buffer.getvalue()
+
+
+def _is_whole(element: DataElement) -> bool:
+    """Whether a value of bytes is written as it stands: neither padded nor encapsulated."""
+    return isinstance(element.value, bytes) and len(element.value) % 2 == 0 and not element.is_undefined_length
 
 
 def _buffer() -> DicomBytesIO:

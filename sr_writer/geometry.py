@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 from typing import Any, Final
 
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DSfloat
 
@@ -54,6 +55,12 @@ class FrameGeometry:
         """What no two frames of one segmentation may share."""
         return _rounded(self.position)
 
+    def position_group(self) -> DataElement:
+        """Make the functional group of a frame that says where it is (PS3.3 C.7.6.16.2.3)."""
+        position = Dataset()
+        position.ImagePositionPatient = list(self.position)
+        return DataElement("PlanePositionSequence", "SQ", [position])
+
 
 def decimals(value: Any, count: int) -> tuple[DSfloat, ...]:
     """Read decimal strings; empty unless there are as many as there should be and all are finite."""
@@ -90,13 +97,14 @@ def frame_geometry(image: SourceImage, frame: int) -> FrameGeometry | None:
     frame_of_reference = image.frame_of_reference_uid
     if not frame_of_reference:
         return None
-    orientation = decimals(group_value(header, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
-    position = decimals(group_value(header, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
-    spacing = decimals(group_value(header, frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    groups = _functional_groups(header, frame)
+    orientation = decimals(_value(header, groups, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    position = decimals(_value(header, groups, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    spacing = decimals(_value(header, groups, "PixelMeasuresSequence", "PixelSpacing"), 2)
     if not (orientation and position and spacing and min(spacing) > 0 and orthonormal(orientation)):
         return None
-    thickness = decimals(group_value(header, frame, "PixelMeasuresSequence", "SliceThickness"), 1)
-    between = decimals(group_value(header, frame, "PixelMeasuresSequence", "SpacingBetweenSlices"), 1)
+    thickness = decimals(_value(header, groups, "PixelMeasuresSequence", "SliceThickness"), 1)
+    between = decimals(_value(header, groups, "PixelMeasuresSequence", "SpacingBetweenSlices"), 1)
     between_value = between[0] if between and between[0] > 0 else None
     return FrameGeometry(
         frame_of_reference_uid=frame_of_reference,
@@ -139,7 +147,7 @@ def display_geometry(image: SourceImage, index: int, frame_of_reference_uid: str
     )
 
 
-def with_spacing(geometry: FrameGeometry, series: Iterable[SourceImage]) -> FrameGeometry:
+def with_spacing(geometry: FrameGeometry, series: Iterable[FrameGeometry | None]) -> FrameGeometry:
     """Complete the spacing between slices from the positions of the whole series, where the header leaves it out.
 
     The segmentation holds few of the slices, and their distances would give a reader a wrong one.
@@ -147,12 +155,12 @@ def with_spacing(geometry: FrameGeometry, series: Iterable[SourceImage]) -> Fram
     if geometry.spacing_between_slices is not None:
         return geometry
     row, column = geometry.orientation[:3], geometry.orientation[3:]
-    normal = _cross(row, column)
+    normal, plane = _cross(row, column), geometry.plane
     distances = sorted(
         {
             round(sum(n * p for n, p in zip(normal, other.position, strict=True)), 3)
-            for image in series
-            if (other := frame_geometry(image, 1)) is not None and other.plane == geometry.plane
+            for other in series
+            if other is not None and other.plane == plane
         }
     )
     gaps = [after - before for before, after in itertools.pairwise(distances)]
@@ -172,9 +180,16 @@ def group_value(header: Dataset, frame: int, sequence: str, keyword: str) -> Any
     sequence, keyword : str
         The functional group macro, and the attribute within it.
     """
+    return _value(header, _functional_groups(header, frame), sequence, keyword)
+
+
+def _functional_groups(header: Dataset, frame: int) -> list[Dataset]:
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     groups = [per_frame[frame - 1]] if frame <= len(per_frame) else []
-    groups.extend(header.get("SharedFunctionalGroupsSequence") or [])
+    return [*groups, *(header.get("SharedFunctionalGroupsSequence") or [])]
+
+
+def _value(header: Dataset, groups: Sequence[Dataset], sequence: str, keyword: str) -> Any:
     for group in groups:
         for item in group.get(sequence) or []:
             if item.get(keyword) is not None:

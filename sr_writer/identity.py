@@ -41,6 +41,7 @@ class Identity:
 
     def __init__(self, reading: StudyReading) -> None:
         model = reading.model
+        self.reading_digest = reading.digest
         self.name = clean_line(model.name) or _UNKNOWN
         self.version = clean_line(model.version) or _UNKNOWN
         self.manufacturer = clean_line(model.manufacturer) or _UNKNOWN
@@ -58,7 +59,7 @@ class Identity:
         settings = ", ".join(f"{key}={value}" for key, value in sorted(reading.decoding.items()))
         # One item: it stands in every region's group, and readers show the first of several only.
         self.parameters = clean_text(
-            f"reading {reading.digest}, written by {SOFTWARE}; weights sha256 {model.weights_digest}; "
+            f"reading {self.reading_digest}, written by {SOFTWARE}; weights sha256 {model.weights_digest}; "
             f"runtime {model.runtime}, build {model.engine_build}; "
             f"plan {reading.plan}, prompts {reading.prompts_version}; decoding {settings or 'as the runtime has it'}"
         )

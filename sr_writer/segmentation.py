@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import highdicom as hd
@@ -16,24 +15,16 @@ from engine.findings import Region
 from sr_writer.codes import LATERALITY, site_of
 from sr_writer.context import Context
 from sr_writer.drawing import colour_name
+from sr_writer.frames import Plane, put_frames
 from sr_writer.geometry import FrameGeometry, display_geometry, frame_geometry, with_spacing
 from sr_writer.iods import MULTI_FRAME, is_multi_frame
 from sr_writer.pixels import SegmentFrames, paint_frames
-from sr_writer.slide import TileGeometry, tile_geometry, tiles_stand_in
-from sr_writer.sources import SourceImage, unique
+from sr_writer.slide import TileGeometry, tile_geometry, tile_stand_in
+from sr_writer.sources import SourceImage
 from sr_writer.text import SHORT_TEXT, clean_line, clean_text
 from sr_writer.wording import BOX_ONLY, COMMISSIONING, DISPLAY_CONVENTION, comment, joined, outline_words
 
 _MOST_ALONE: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Plane:
-    """A source frame that a segmentation covers."""
-
-    image: SourceImage
-    frame: int
-    geometry: FrameGeometry | TileGeometry | None
 
 
 def write_segmentations(context: Context) -> list[Dataset]:
@@ -55,7 +46,7 @@ def write_segmentations(context: Context) -> list[Dataset]:
     return results
 
 
-def _whole(planes: Sequence[_Plane], frames: SegmentFrames) -> Iterator[tuple[Sequence[_Plane], SegmentFrames]]:
+def _whole(planes: Sequence[Plane], frames: SegmentFrames) -> Iterator[tuple[Sequence[Plane], SegmentFrames]]:
     """Take frames apart that viewers cannot.
 
     Frames of one bit a pixel follow each other without a gap (PS3.5 8.1.1), so that of several the second may begin
@@ -71,8 +62,8 @@ def _whole(planes: Sequence[_Plane], frames: SegmentFrames) -> Iterator[tuple[Se
         yield [planes[plane]], frames.alone(finding, plane)
 
 
-def _groups(context: Context) -> list[list[_Plane]]:
-    groups: dict[tuple[Any, ...], list[_Plane]] = {}
+def _groups(context: Context) -> list[list[Plane]]:
+    groups: dict[tuple[Any, ...], list[Plane]] = {}
     places: Counter[tuple[Any, ...]] = Counter()
     seen = set()
     for region in context.reading.regions:
@@ -83,7 +74,7 @@ def _groups(context: Context) -> list[list[_Plane]]:
         geometry = frame_geometry(image, region.frame) or tile_geometry(image, region.frame)
         if geometry is None and context.profile.seg_geometry == "patient":
             continue
-        plane = _Plane(image, region.frame, geometry)
+        plane = Plane(image, region.frame, geometry)
         is_slice = geometry is not None and image.frames == 1 and not is_multi_frame(image.known_class_uid)
         whole = image.series_instance_uid if is_slice else image.sop_instance_uid
         alone = region.frame if image.frames > 1 and not is_multi_frame(image.known_class_uid) else 0
@@ -96,7 +87,7 @@ def _groups(context: Context) -> list[list[_Plane]]:
     return [sorted(group, key=lambda plane: plane.frame) for group in groups.values()]
 
 
-def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFrames, index: int) -> Dataset:
+def _segmentation(context: Context, planes: Sequence[Plane], frames: SegmentFrames, index: int) -> Dataset:
     own_frame_of_reference = context.uids.uid("seg", index, "frame of reference")
     is_placed = planes[0].geometry is not None
     geometries = [
@@ -104,12 +95,18 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
         for number, plane in enumerate(planes)
     ]
     if isinstance(planes[0].geometry, FrameGeometry):
-        series = [
-            image
+        known = {
+            plane.image.sop_instance_uid: plane.geometry
+            for plane in planes
+            if plane.frame == 1 and isinstance(plane.geometry, FrameGeometry)
+        }
+        series = planes[0].image.series_instance_uid
+        slices = (
+            known.get(image.sop_instance_uid) or frame_geometry(image, 1)
             for image in context.sources.images
-            if image.series_instance_uid == planes[0].image.series_instance_uid
-        ]
-        geometries[0] = with_spacing(planes[0].geometry, series)
+            if image.series_instance_uid == series
+        )
+        geometries[0] = with_spacing(planes[0].geometry, slices)
     languages = context.profile.languages
     regions = _regions(context, planes)
     drawn = "outlines" if all(region.mask for region in regions) else "boxes"
@@ -119,12 +116,9 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
     if context.reading.model.commissioning:
         content_description = f"{COMMISSIONING['en']}; " + (drawn if is_placed else "display plane")
     findings = frames.findings
-    indicator = np.zeros((len(planes), 1, 1, len(findings)), dtype=np.uint8)
-    for finding, plane in frames.bits:
-        indicator[plane, 0, 0, findings.index(finding)] = 1
     result = hd.seg.Segmentation(
-        source_images=[_stand_in(planes, geometries)],
-        pixel_array=indicator,
+        source_images=[_stand_in(planes[0].image, geometries[0])],
+        pixel_array=np.ones((1, 1, 1, len(findings)), dtype=np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _describe(context, number, finding, planes) for number, finding in enumerate(findings, 1)
@@ -133,10 +127,7 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
         content_description=clean_line(content_description),
         **context.common("seg", index, languages, "SEG"),
     )
-    _fill(result, planes, frames)
     _own_dimensions(result, context.uids.uid("seg", index, "dimension organization"))
-    if not is_placed:
-        result.pop("DimensionOrganizationType", None)
     if isinstance(planes[0].geometry, TileGeometry):
         result.PatientOrientation = ""  # PS3.3 C.7.6.1: Type 2C of what is not oriented in the patient
     notes = [joined(BOX_ONLY, languages)] if any(region.mask is None for region in regions) else []
@@ -145,15 +136,19 @@ def _segmentation(context: Context, planes: Sequence[_Plane], frames: SegmentFra
     if context.reading.model.commissioning:
         notes.insert(0, joined(COMMISSIONING, languages, " / "))
     result.ImageComments = clean_text("\n".join(notes))
-    return context.finish(result)
+    context.finish(result)  # first, as it looks through all that there is
+    put_frames(result, planes, geometries, frames)
+    if not is_placed:
+        result.pop("DimensionOrganizationType", None)
+    return result
 
 
-def _regions(context: Context, planes: Sequence[_Plane]) -> list[Region]:
+def _regions(context: Context, planes: Sequence[Plane]) -> list[Region]:
     frames = {(plane.image.sop_instance_uid, plane.frame) for plane in planes}
     return [region for region in context.reading.regions if (region.sop_instance_uid, region.frame) in frames]
 
 
-def _describe(context: Context, number: int, index: int, planes: Sequence[_Plane]) -> SegmentDescription:
+def _describe(context: Context, number: int, index: int, planes: Sequence[Plane]) -> SegmentDescription:
     finding, concept = context.reading.findings[index], context.concepts[index]
     languages = context.profile.languages
     names = " / ".join(dict.fromkeys(finding.names.get(language) or finding.label for language in languages))
@@ -195,70 +190,28 @@ def _made_by(regions: Sequence[Region], languages: tuple[Any, ...]) -> str:
     return " ".join(words)
 
 
-def _stand_in(planes: Sequence[_Plane], geometries: Sequence[FrameGeometry | TileGeometry]) -> Dataset:
-    """Make what the library takes for the source: one image whose frames of one pixel are the planes in their order."""
-    first = geometries[0]
-    if isinstance(first, TileGeometry):
-        return tiles_stand_in(planes[0].image, [tile for tile in geometries if isinstance(tile, TileGeometry)])
-    measures, orientation, shared = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing = list(first.pixel_spacing)
-    measures.SliceThickness = first.slice_thickness
-    if first.spacing_between_slices is not None:
-        measures.SpacingBetweenSlices = first.spacing_between_slices
+def _stand_in(image: SourceImage, geometry: FrameGeometry | TileGeometry) -> Dataset:
+    """Make what the library takes for the source: an image whose only frame, of one pixel, is the first plane."""
+    if isinstance(geometry, TileGeometry):
+        return tile_stand_in(image, geometry)
+    measures, orientation, shared, group = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = list(geometry.pixel_spacing)
+    measures.SliceThickness = geometry.slice_thickness
+    if geometry.spacing_between_slices is not None:
+        measures.SpacingBetweenSlices = geometry.spacing_between_slices
     shared.PixelMeasuresSequence = [measures]
-    orientation.ImageOrientationPatient = list(first.orientation)
+    orientation.ImageOrientationPatient = list(geometry.orientation)
     shared.PlaneOrientationSequence = [orientation]
-    groups = []
-    for geometry in geometries:
-        position, group = Dataset(), Dataset()
-        position.ImagePositionPatient = list(geometry.position)
-        group.PlanePositionSequence = [position]
-        groups.append(group)
-    return planes[0].image.stand_in(
+    group.add(geometry.position_group())
+    return image.stand_in(
         SOPClassUID=MULTI_FRAME,
         Rows=1,
         Columns=1,
-        NumberOfFrames=len(planes),
-        FrameOfReferenceUID=first.frame_of_reference_uid,
+        NumberOfFrames=1,
+        FrameOfReferenceUID=geometry.frame_of_reference_uid,
         SharedFunctionalGroupsSequence=[shared],
-        PerFrameFunctionalGroupsSequence=groups,
+        PerFrameFunctionalGroupsSequence=[group],
     )
-
-
-def _fill(result: Dataset, planes: Sequence[_Plane], frames: SegmentFrames) -> None:
-    """Put pixels and references into what the library made of the stand-in.
-
-    It would hold every plane of every segment at once, and look at each pixel several times. So it says which frames
-    there are, in which order and where; their bits are packed as they are painted, and the references are the planes'.
-    """
-    (shared,) = result.SharedFunctionalGroupsSequence
-    findings = frames.findings
-    order, sources = [], {}
-    for group in result.PerFrameFunctionalGroupsSequence:
-        if "SegmentIdentificationSequence" in shared:  # of one segment alone; dwv looks in each frame's own group only
-            group.SegmentIdentificationSequence = list(shared.SegmentIdentificationSequence)
-        segment = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        source = group.DerivationImageSequence[0].SourceImageSequence[0]
-        plane = int(source.get("ReferencedFrameNumber") or 1) - 1
-        order.append((findings[segment - 1], plane))
-        sources[id(source)] = source, planes[plane]  # segments on one plane share the library's item
-    shared.pop("SegmentIdentificationSequence", None)
-    for source, referred in sources.values():
-        source.ReferencedSOPInstanceUID = referred.image.sop_instance_uid
-        if referred.image.frames > 1:
-            source.ReferencedFrameNumber = referred.frame
-        else:
-            source.pop("ReferencedFrameNumber", None)
-    instances = []
-    for image in unique(plane.image for plane in planes):
-        instance = Dataset()
-        instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
-        instances.append(instance)
-    result.SourceImageSequence = instances
-    result.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
-    result.Rows, result.Columns = planes[0].image.rows, planes[0].image.columns
-    result.SegmentsOverlap = "YES" if frames.overlap else "NO"
-    result.PixelData = frames.joined(order)
 
 
 def _own_dimensions(result: Dataset, uid: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from highdicom.spatial import ImageToReferenceTransformer
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DSfloat
 
@@ -68,6 +68,15 @@ class TileGeometry:
         """What no two frames of one segmentation may share."""
         return (self.column, self.row)
 
+    def position_group(self) -> DataElement:
+        """Make the functional group of a frame that says where it is (PS3.3 C.8.12.6.1)."""
+        position = Dataset()
+        for axis, value in zip("XYZ", self.position, strict=True):
+            setattr(position, f"{axis}OffsetInSlideCoordinateSystem", value)
+        position.ColumnPositionInTotalImagePixelMatrix = self.column
+        position.RowPositionInTotalImagePixelMatrix = self.row
+        return DataElement("PlanePositionSlideSequence", "SQ", [position])
+
 
 def tile_geometry(image: SourceImage, frame: int) -> TileGeometry | None:
     """Find where a tile is on its slide; None where the image is no slide or does not tell its place."""
@@ -80,35 +89,27 @@ def tile_geometry(image: SourceImage, frame: int) -> TileGeometry | None:
     return TileGeometry(column + 1, row + 1, tuple(DSfloat(float(value), auto_format=True) for value in position))
 
 
-def tiles_stand_in(image: SourceImage, tiles: Sequence[TileGeometry]) -> Dataset:
-    """Make what the library takes for the slide: tiles of one pixel each, in this order."""
-    header, shared = image.header, Dataset()
+def tile_stand_in(image: SourceImage, tile: TileGeometry) -> Dataset:
+    """Make what the library takes for the slide: one tile, of one pixel."""
+    header, shared, group = image.header, Dataset(), Dataset()
+    group.add(tile.position_group())
     measures = Dataset()
     for keyword in ("PixelSpacing", "SliceThickness"):
         value = group_value(header, 1, "PixelMeasuresSequence", keyword)
         if value is not None:
             setattr(measures, keyword, value)
     shared.PixelMeasuresSequence = [measures]
-    groups = []
-    for tile in tiles:
-        position, group = Dataset(), Dataset()
-        for axis, value in zip("XYZ", tile.position, strict=True):
-            setattr(position, f"{axis}OffsetInSlideCoordinateSystem", value)
-        position.ColumnPositionInTotalImagePixelMatrix = tile.column
-        position.RowPositionInTotalImagePixelMatrix = tile.row
-        group.PlanePositionSlideSequence = [position]
-        groups.append(group)
     return image.stand_in(
         Rows=1,
         Columns=1,
-        NumberOfFrames=len(tiles),
+        NumberOfFrames=1,
         FrameOfReferenceUID=image.frame_of_reference_uid,
         ImageOrientationSlide=list(header.ImageOrientationSlide),
         TotalPixelMatrixOriginSequence=header.TotalPixelMatrixOriginSequence,
         TotalPixelMatrixColumns=int(header.get("TotalPixelMatrixColumns") or image.columns),
         TotalPixelMatrixRows=int(header.get("TotalPixelMatrixRows") or image.rows),
         SharedFunctionalGroupsSequence=[shared],
-        PerFrameFunctionalGroupsSequence=groups,
+        PerFrameFunctionalGroupsSequence=[group],
     )
 
 

@@ -26,8 +26,8 @@ from sr_cases import ct_series, finding, reading, region
 from engine.findings import StudyReading
 from sr_writer import OutputProfile, check_results, write_results
 from sr_writer.context import Context
-from sr_writer.region_sr import write_region_sr
 from sr_writer.encoding import dump
+from sr_writer.region_sr import write_region_sr
 from sr_writer.segmentation import write_segmentations
 from sr_writer.sources import Sources
 
