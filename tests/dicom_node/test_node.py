@@ -170,7 +170,7 @@ def test_an_unlisted_sender_is_logged_by_its_title(tmp_path: Path) -> None:
         node.stop()
     rejected = [line for line in lines if line["event"] == "association rejected"]
     assert [(line["calling_aet"], line["reason"]) for line in rejected] == [
-        ("STRANGER", "Calling AE title not recognised")
+        ("STRANGER", "calling AE title not recognised")
     ]
 
 
