@@ -97,10 +97,11 @@ class ListenerSettings(Section):
     )
     max_associations: Annotated[int, Field(ge=1, le=400)] = Field(
         default=25,
-        description="Associations served at the same time, by each process; one more is rejected as transient.",
+        description="Associations served at the same time, by all processes; one more is rejected as transient.",
     )
     max_associations_per_peer: PositiveInt | None = Field(
-        default=None, description="The same by calling AE title and address; no limit of its own without."
+        default=None,
+        description="The same by calling AE title and address, in each process; no limit of its own without.",
     )
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1_048_576)] = Field(
         default=131_072, description="Largest PDU that the node announces; 131072 is the fastest measured."
