@@ -23,7 +23,7 @@ from dicom_node.reading.watch import StoppedError, Watch
 from dicom_node.routing.decision import Decision
 from dicom_node.settings import Settings
 from dicom_node.sources.priors import prior_of
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, SpoolFullError
 from engine.errors import MedregaError, NodeError, PlanError, RuntimeLostError
 from engine.findings import LANGUAGES, Language, NotRead, StudyReading
 from engine.gate import load_calibration
@@ -97,7 +97,7 @@ class Reader:
                 log.warning("reading given up", reason=str(error))
             except StoppedError as error:
                 self._conclude(claim, None, error)
-            except HomeLostError as error:
+            except (HomeLostError, SpoolFullError) as error:  # not the study's fault: it waits until that is mended
                 self._conclude(claim, None, error, timedelta(seconds=self._settings.reading.first_delay_seconds))
             except MedregaError as error:
                 self._conclude(claim, error.retry, error)

@@ -21,7 +21,7 @@ from dicom_node.reading.reader import Reader
 from dicom_node.reading.results import output_profiles
 from dicom_node.reading.watch import HANGING_EXIT_CODE, DeadlineError, Watch
 from dicom_node.settings import Destination, Settings
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, SpoolFullError
 from engine.errors import SettingsError
 from engine.findings import RunState, StudyReading
 from engine.runtime import load_runtime
@@ -314,6 +314,25 @@ def test_a_lost_engine_is_tried_again_later_and_given_up_in_the_end(bench: Bench
     run = bench.run(dataset.StudyInstanceUID)
     assert (run.state, run.attempts) == (State.FAILED, 3)
     assert "lost" in run.reason
+
+
+def test_a_full_disk_costs_no_attempt_however_long_it_lasts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = image()
+    run_id = bench.queue(dataset)
+
+    def full(*_arguments: object) -> None:
+        raise SpoolFullError("no space is left for the spool")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(bench.spool, "store_result", full)
+        for _ in range(4):
+            bench.reader.read(run_id)
+            run = bench.run(dataset.StudyInstanceUID)
+            assert (run.state, run.attempts, run.reason) == (State.QUEUED, 0, "no space is left for the spool")
+            assert [run.id for run in bench.ledger.runs.to_dispatch(bench.clock())[0]] == []
+            bench.clock.forward(10)
+    bench.reader.read(run_id)
+    assert bench.run(dataset.StudyInstanceUID).state is State.DELIVERING
 
 
 def test_a_model_that_is_not_there_fails_the_study_and_a_retry_heals_it(bench: Bench) -> None:
