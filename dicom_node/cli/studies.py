@@ -162,7 +162,7 @@ def _seconds(age: str) -> float:
 
 
 def cancel(uid: UidArgument, config: ConfigOption = None) -> None:
-    """Stop a study wherever it is; what was delivered stays delivered, and a later image opens it anew.
+    """Stop a study wherever it is, or give up one that FAILED; what was delivered stays, a later image opens it anew.
 
     While a study is still being sent, its images join what was cancelled, until none came for its quiet time.
     """

@@ -161,7 +161,10 @@ class Deliveries(Part):
     def arrived(self, outcome: Outcome) -> None:
         """Enter at once that a result has arrived, so that a crash a moment later does not send it again."""
         with self._database.write() as session:
-            self._enter(session, outcome)
+            run_id = session.scalar(select(Delivery.run_id).where(Delivery.id == outcome.delivery_id))
+            if run_id is not None:
+                self._lock_run(session, run_id)  # before its deliveries, as everyone does
+                self._enter(session, outcome)
 
     def finish(
         self, run_id: str, destination: str, owner: str, outcomes: Iterable[Outcome], contact: Contact | None = None

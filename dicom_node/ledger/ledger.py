@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
 from dicom_node.ledger.arrivals import Arrivals
@@ -22,7 +22,7 @@ from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.keeping import Keeping
 from dicom_node.ledger.leases import Leases
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Expectation, Instance, Result, Run, Study
-from dicom_node.ledger.part import Clock, Monotonic, Part, run_key, unknown_study
+from dicom_node.ledger.part import Clock, Monotonic, Part, unknown_study
 from dicom_node.ledger.records import (
     DeliveryRecord,
     EventRecord,
@@ -286,7 +286,7 @@ class Ledger(Part):
             return run.state
 
     def cancel(self, study_instance_uid: str) -> None:
-        """Stop everything that is under way for a study.
+        """Stop everything that is under way for a study, or give up one that FAILED, so that it may be purged.
 
         What is still sent of it is kept and opens no other run, until no image of it came for its quiet time. A worker
         in mid-reading notices at its next question. What has been delivered stays delivered.
@@ -299,22 +299,19 @@ class Ledger(Part):
         with self._database.write() as session:
             if session.get(Study, study_instance_uid) is None:
                 raise unknown_study(study_instance_uid)
-            runs = session.scalars(
-                select(Run).where(Run.study_instance_uid == study_instance_uid, Run.state.in_(ACTIVE)).with_for_update()
-            ).all()
-            if not runs:
+            these = select(Run).where(Run.study_instance_uid == study_instance_uid)
+            runs = session.scalars(these.order_by(Run.number).with_for_update()).all()
+            under_way = [run for run in runs if run.state in ACTIVE]
+            if not under_way and runs and runs[-1].state is State.FAILED:
+                self._stop(session, runs[-1], State.CANCELLED, "given up on request", "cancel")
+                return
+            if not under_way:
                 raise NodeError(
                     "nothing is under way for this study",
                     advice="`medrega-pacs study` shows where it stands, `retract` withdraws what was delivered",
                 )
-            for run in runs:
-                self._drop_lease(session, run_key(run.id))
-                session.execute(
-                    update(Delivery)
-                    .where(Delivery.run_id == run.id, Delivery.state == DeliveryState.PENDING)
-                    .values(state=DeliveryState.CANCELLED)
-                )
-                self._move(session, run, State.CANCELLED, "cancelled on request", "cancel")
+            for run in under_way:
+                self._stop(session, run, State.CANCELLED, "cancelled on request", "cancel")
 
 
 def ledger_url(settings: Settings) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from sqlalchemy import select, true, update
+from sqlalchemy import delete, select, true, update
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.database import Database
-from dicom_node.ledger.models import Event, Lease, Result, Run
+from dicom_node.ledger.models import Delivery, DeliveryState, Event, Lease, Result, Run
 from dicom_node.ledger.records import StoredResult
 from dicom_node.ledger.states import State, check_transition
 from dicom_node.process import owner_is_gone
@@ -81,10 +81,14 @@ class Part:
             raise LeaseLostError("the lease was lost to another worker")
         return lease
 
-    def _drop_lease(self, session: Session, key: str) -> None:
-        lease = session.get(Lease, key)
-        if lease is not None:
-            session.delete(lease)
+    def _stop(self, session: Session, run: Run, state: State, reason: str, kind: str) -> None:
+        """Change the state of a run, whose row is locked, and take it from whoever reads or delivers it."""
+        waiting = (Delivery.run_id == run.id) & (Delivery.state == DeliveryState.PENDING)
+        destinations = session.scalars(select(Delivery.destination).where(waiting).distinct()).all()
+        keys = [run_key(run.id), *(delivery_key(run.id, destination) for destination in destinations)]
+        session.execute(delete(Lease).where(Lease.key.in_(keys)))
+        session.execute(update(Delivery).where(waiting).values(state=DeliveryState.CANCELLED))
+        self._move(session, run, state, reason, kind)
 
 
 def run_key(run_id: str) -> str:

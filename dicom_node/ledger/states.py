@@ -52,7 +52,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     # them has taken the run yet. One that was cancelled while it received goes on receiving.
     State.IGNORED: frozenset({State.COMPLETE}),
     State.CANCELLED: frozenset({State.RECEIVING, State.COMPLETE, State.QUEUED, State.DELIVERING}),
-    State.FAILED: frozenset({State.COMPLETE, State.QUEUED, State.DELIVERING}),
+    # Or given up by a person, so that its images need not be kept any more.
+    State.FAILED: frozenset({State.COMPLETE, State.QUEUED, State.DELIVERING, State.CANCELLED}),
 }
 
 ACTIVE: Final = frozenset(

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from dicom_node.ledger.models import Delivery, DeliveryState, Lease, Result, Run, Switch
-from dicom_node.ledger.part import Part, delivery_key, run_key
+from dicom_node.ledger.models import Delivery, DeliveryState, Result, Run, Switch
+from dicom_node.ledger.part import Part
 from dicom_node.ledger.retractions import KIND
 from dicom_node.ledger.states import ACTIVE, State
 from dicom_node.routing.decision import Action
@@ -112,16 +112,8 @@ class Switches(Part):
                 .with_for_update()
             ).all()
             for run in runs:
-                self._stop(session, run, State.CANCELLED if action is Action.OFF else State.DELIVERED, why)
+                self._stop(session, run, State.CANCELLED if action is Action.OFF else State.DELIVERED, why, "switch")
             return len(runs)
-
-    def _stop(self, session: Session, run: Run, state: State, reason: str) -> None:
-        self._drop_lease(session, run_key(run.id))
-        waiting = (Delivery.run_id == run.id) & (Delivery.state == DeliveryState.PENDING)
-        for destination in session.scalars(select(Delivery.destination).where(waiting).distinct()).all():
-            session.execute(delete(Lease).where(Lease.key == delivery_key(run.id, destination)))
-        session.execute(update(Delivery).where(waiting).values(state=DeliveryState.CANCELLED))
-        self._move(session, run, state, reason, "switch")
 
 
 def is_paused(session: Session, work: Work) -> bool:

@@ -12,6 +12,7 @@ from postgresql import cluster
 from sqlalchemy import create_engine, text, update
 
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
+from dicom_node.ledger.keeping import Terms
 from dicom_node.ledger.models import Base, Instance
 from dicom_node.ledger.part import run_key
 from dicom_node.ledger.records import Claim, Outcome, StoredResult
@@ -317,6 +318,41 @@ def test_cancel_stops_every_run_and_the_worker_hears_it(ledger: Ledger) -> None:
     with pytest.raises(NodeError, match="nothing is under way"):
         ledger.cancel("1.2.3")
     assert ledger.retry("1.2.3") is State.QUEUED
+
+
+def test_cancel_takes_a_delivery_from_its_worker(ledger: Ledger) -> None:
+    run_id = delivering(ledger, "pacs")
+    due = ledger.deliveries.claim(run_id, "pacs", "elsewhere:1:1", 60)
+    ledger.cancel("1.2.3")
+    with pytest.raises(LeaseLostError):
+        ledger.deliveries.renew(run_id, "pacs", "elsewhere:1:1", 60)
+    ledger.deliveries.arrived(Outcome(due[0].id, DeliveryState.DELIVERED, 0, ""))
+    assert ledger.study("1.2.3").deliveries[0].state is DeliveryState.DELIVERED
+
+
+def test_a_study_that_failed_can_be_given_up_and_then_purged(ledger: Ledger) -> None:
+    claim = claimed(ledger, completed(ledger))
+    ledger.runs.end(claim, State.FAILED, "no model")
+    terms = Terms(frozenset(), keep_committed=True)
+    assert ledger.keeping.kept(terms)[0].images_needed == "its results have not arrived"
+    ledger.cancel("1.2.3")
+    assert state(ledger) is State.CANCELLED
+    assert not ledger.keeping.kept(terms)[0].images_needed
+    assert ledger.retry("1.2.3") is State.QUEUED
+
+
+def test_an_arrival_and_a_cancel_do_not_lock_each_other_out(ledger: Ledger) -> None:
+    run_id = delivering(ledger, "pacs")
+    due = ledger.deliveries.claim(run_id, "pacs", "elsewhere:1:1", 60)
+    outcome = Outcome(due[0].id, DeliveryState.DELIVERED, 0xB000, "coerced")
+    thread = threading.Thread(target=ledger.deliveries.arrived, args=(outcome,))
+    with ledger._database.write() as session:
+        run = ledger.runs._lock_run(session, run_id)
+        thread.start()
+        thread.join(0.5)
+        ledger.runs._stop(session, run, State.CANCELLED, "", "cancel")
+    thread.join()
+    assert ledger.study("1.2.3").deliveries[0].state is DeliveryState.DELIVERED
 
 
 def test_retry_keeps_a_reading_and_refuses_what_is_under_way(ledger: Ledger) -> None:
