@@ -73,6 +73,8 @@ class Commitments:
                     self._begin(shipment, partial(self._scu.request, *shipment))
             except NodeError as error:
                 self._complain(error)
+            except Exception as error:  # the thread's outermost edge: without it nobody would be told or asked any more
+                log.error("unexpected error in commitments", exc_info=error)
             else:
                 self._complaint = ""
 

@@ -1,7 +1,7 @@
 """One more process that listens at the node's port: ``python -m dicom_node.dimse.process``, a child of the front.
 
 The kernel gives each connection to one of the processes (``SO_REUSEPORT``). They share the spool, whose places only one
-of them can take, and the ledger; sweeper, broker and reports of storage commitment are the front's.
+of them can take, and the ledger; sweeper and broker are the front's.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def main() -> None:
         settings.data.minimum_free_mib * _MIB,
         highest_percent=settings.retention.refuse_above_percent,
     )
-    services: list[Service] = [Commitments(settings, spool, ledger)]
+    commitments = Commitments(settings, spool, ledger)
+    services: list[Service] = [commitments]
     if settings.worklists:
         services.append(UpsEvents(ledger.workitems.ask_cancel))
     bell = Bell(settings)
@@ -57,10 +58,12 @@ def main() -> None:
         on_evidence=bell.ring,
     )
     listener.start()
+    commitments.start()  # a sender that waits for its report waits on an association of this process
     try:
         stop.wait()
     finally:
         listener.stop(DRAIN_SECONDS)
+        commitments.stop()
         bell.close()
         ledger.close()
 

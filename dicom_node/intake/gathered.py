@@ -15,7 +15,7 @@ class _Entry:
     def __init__(self, instance: ReceivedInstance) -> None:
         self.instance = instance
         self.done = False
-        self.error: NodeError | None = None
+        self.error: NodeError | None = NodeError("the instance was not entered")
 
 
 class Gathered:
@@ -56,10 +56,13 @@ class Gathered:
     def _enter_all(self, entries: list[_Entry]) -> None:
         try:
             self._ledger.arrivals.enter([entry.instance for entry in entries])
+            for entry in entries:
+                entry.error = None
         except NodeError:  # one of them may be at fault, or entered already
             for entry in entries:
                 try:
                     self._ledger.intake.record(entry.instance)
+                    entry.error = None
                 except NodeError as error:
                     entry.error = error
         finally:

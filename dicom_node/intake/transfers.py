@@ -64,14 +64,20 @@ class Transfers:
         with self._lock:
             now = time.monotonic()
             fresh = [transfer for transfer in self._open if transfer.heard_at > transfer.told_at]
-            begun = [(transfer.id, study) for transfer in fresh for study in transfer.untold()]
+            begun = [(transfer, study) for transfer in fresh for study in transfer.studies - transfer.told]
             try:
-                self._ledger.sendings.heard(self._owner, begun, {transfer.study for transfer in fresh})
+                self._ledger.sendings.heard(
+                    self._owner,
+                    [(transfer.id, study) for transfer, study in begun],
+                    {transfer.study for transfer in fresh},
+                )
             except NodeError as error:
                 log.warning("quiet time not reset", reason=str(error))
                 return
             for transfer in fresh:
                 transfer.told_at = now
+            for transfer, study in begun:
+                transfer.told.add(study)
 
     def expect(self, study_instance_uid: str, images: int) -> None:
         """A sender's headers say how many images a study has."""
@@ -103,7 +109,10 @@ class Transfers:
 
     def _run(self) -> None:
         while not self._stopping.wait(_PULSE_SECONDS):
-            self.tell()
+            try:
+                self.tell()
+            except Exception as error:  # the thread's outermost edge: without it studies would be closed early
+                log.error("unexpected error in a pulse", exc_info=error)
 
 
 class Transfer:
@@ -114,8 +123,8 @@ class Transfer:
     id : str
     study : str
         Study of its last image, empty before the first.
-    studies : set of str
-        Studies that it brought images of.
+    studies, told : set of str
+        Studies that it brought images of, and those of them that the ledger knows to be sent by this.
     heard_at, told_at : float
         When bytes came last, and when the ledger was told (monotonic).
     released : bool
@@ -129,7 +138,7 @@ class Transfer:
         self.heard_at = 0.0
         self.told_at = -1.0
         self.released = False
-        self._told: set[str] = set()
+        self.told: set[str] = set()
         self._transfers = transfers
 
     def image(self, study_instance_uid: str, images_of_study: Callable[[], int | None] = lambda: None) -> None:
@@ -151,12 +160,6 @@ class Transfer:
     def end(self) -> None:
         """It is over, aborted unless `released` was set; without effect the second time."""
         self._transfers.ended(self)
-
-    def untold(self) -> set[str]:
-        """Studies that the ledger does not know yet to be sent by this; it does once these were asked for."""
-        studies = self.studies
-        new, self._told = studies - self._told, studies
-        return new
 
     def __enter__(self) -> Self:
         return self

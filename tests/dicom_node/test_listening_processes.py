@@ -187,3 +187,18 @@ def test_entries_of_many_threads_are_all_made_and_share_transactions(tmp_path: P
     gathered.enter(received(sop="1.2.0.0"))  # entered already, and no error
     assert ledger.studies()[0].instances == 160
     ledger.close()
+
+
+def test_who_shared_a_transaction_that_failed_oddly_hears_no_success(tmp_path: Path) -> None:
+    from node_bench import received
+
+    from dicom_node.intake.gathered import Gathered, _Entry
+
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    gathered, neighbour = Gathered(ledger), _Entry(received(sop="1.2.3.5"))
+    gathered._waiting.append(neighbour)  # of a thread that waits for this one
+    ledger.arrivals.enter = lambda _instances: 1 / 0  # type: ignore[assignment, method-assign]
+    with pytest.raises(ZeroDivisionError):
+        gathered.enter(received())
+    assert neighbour.done
+    assert neighbour.error is not None

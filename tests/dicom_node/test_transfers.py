@@ -4,13 +4,16 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from node_bench import Pacs, RunningNode, image, wait_until, written
+from node_bench import Pacs, RunningNode, image, received, wait_until, written
 from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node.dimse.scu import StoredFile, send
 from dicom_node.intake.elements import images_of_study
-from dicom_node.ledger import State
+from dicom_node.intake.transfers import Transfers
+from dicom_node.ledger import Ledger, State
+from dicom_node.ledger.models import Sending
+from engine.errors import NodeError
 
 
 @pytest.mark.parametrize("implicit", [True, False])
@@ -51,3 +54,23 @@ def test_a_study_is_complete_at_once_when_its_sender_says_how_many_images_it_has
         assert run.instances == 2
     finally:
         node.stop()
+
+
+def test_a_transfer_that_the_ledger_could_not_be_told_of_is_told_later(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    ledger.migrate()
+    ledger.intake.record(received())
+    transfers = Transfers(ledger)
+    transfer = transfers.open()
+    transfer.image("1.2.3")
+    heard, ledger.sendings.heard = ledger.sendings.heard, failing  # type: ignore[method-assign]
+    transfers.tell()
+    ledger.sendings.heard = heard  # type: ignore[method-assign]
+    transfers.tell()
+    with ledger._database.read() as session:
+        assert session.get(Sending, (transfer.id, "1.2.3")) is not None
+    ledger.close()
+
+
+def failing(*_: object) -> None:
+    raise NodeError("the ledger's database failed")
