@@ -115,6 +115,8 @@ class FrontSettings(Section):
             raise ValueError("a user or a token_file, not both")
         if self.url is not None:
             address = urlsplit(self.url)
+            if self.tls is not None and address.scheme == "http":
+                raise ValueError("tls is set, and url is http, which knows none: https, or no tls")
             if address.scheme == "http" and not (is_loopback(address.hostname or "") or self.plain_http):
                 raise ValueError("images and credentials would be readable on the way: https, or plain_http = true")
         return self

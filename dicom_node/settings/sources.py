@@ -68,6 +68,8 @@ class Endpoint(Section):
             address = urlsplit(url)
         except ValueError:
             raise ValueError("url cannot be read; it is written as https://pacs/dicom-web") from None
+        if self.tls is not None and address.scheme == "http":
+            raise ValueError("tls is set, and url is http, which knows none: https, or no tls")
         has_secret = self.password_file is not None or self.token_file is not None
         if has_secret and address.scheme == "http" and not is_loopback(address.hostname or ""):
             raise ValueError("the password or token would be readable on the way: https")

@@ -32,6 +32,7 @@ from dicom_node.settings.tls import TlsSettings
 from engine.errors import NodeError, SettingsError
 
 TOKEN = "0123456789abcdef" * 2
+WEB = {"name": "pacs", "protocol": "dicomweb"}
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +380,8 @@ def test_what_is_wrong_is_told_before_the_node_starts(tmp_path: Path) -> None:
         ({"dicomweb_users": [{"name": "A", "token_file": "x"}] * 2}, "same name"),
         ({"reading": {"pixels": "wado"}}, "needs front.url"),
         ({"front": {"url": "http://front:11181"}}, "https, or plain_http"),
+        ({"front": {"url": "http://localhost:11181", "tls": True}}, "tls is set, and url is http"),
+        ({"sources": [WEB | {"url": "http://pacs", "tls": True}]}, "tls is set, and url is http"),
         ({"front": {"url": "http://user:pw@front"}}, "front.url"),
         ({"front": {"user": "a"}}, "belong together"),
         ({"front": {"user": "a", "password_file": "x", "token_file": "y"}}, "not both"),
