@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from node_bench import Clock, received
 from postgresql import cluster
-from sqlalchemy import create_engine, text, update
+from sqlalchemy import MetaData, create_engine, text, update
 
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
+from dicom_node.ledger.database import alembic_config
 from dicom_node.ledger.keeping import Terms
 from dicom_node.ledger.models import Base, Instance
 from dicom_node.ledger.part import run_key
@@ -19,6 +21,7 @@ from dicom_node.ledger.records import Claim, Outcome, StoredResult
 from dicom_node.ledger.states import ACTIVE, TRANSITIONS, TransitionError, check_transition
 from dicom_node.ledger.switches import Work
 from dicom_node.process import new_owner, owner_is_gone
+from dicom_node.routing.decision import Priority
 from engine.errors import NodeError, SettingsError
 
 
@@ -275,7 +278,9 @@ def test_a_destination_that_refuses_fails_the_run_and_retry_sends_only_what_is_m
     refused = Outcome(due[0].id, DeliveryState.FAILED, 0x0122, "status 0x0122")
     assert ledger.deliveries.finish(run_id, "archive", "elsewhere:1:1", [refused]) is State.FAILED
     assert ledger.study("1.2.3").runs[-1].reason == "not delivered to archive: status 0x0122"
+    assert [record.given_up for record in ledger.destinations.all(["pacs", "archive"])] == [0, 1]
     assert ledger.retry("1.2.3") is State.DELIVERING
+    assert [record.given_up for record in ledger.destinations.all(["pacs", "archive"])] == [0, 0]
     assert ledger.deliveries.claim(run_id, "pacs", "elsewhere:1:1", 60) == []
     assert len(ledger.deliveries.claim(run_id, "archive", "elsewhere:1:1", 60)) == 1
 
@@ -450,6 +455,52 @@ def test_migrations_make_the_tables_that_the_models_describe(ledger: Ledger) -> 
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = [item for item in compare_metadata(context, Base.metadata) if item[0] != "modify_type"]
     assert differences == []
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_a_ledger_of_the_first_version_keeps_what_it_holds(
+    backend: str, tmp_path: Path, clock: Clock, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    if backend == "postgresql":
+        url = request.getfixturevalue("postgresql")
+        server = create_engine(url, isolation_level="AUTOCOMMIT")
+        with server.connect() as connection:
+            connection.execute(text("CREATE DATABASE first"))
+        server.dispose()
+        url = url.removesuffix("postgres") + "first"
+    engine = create_engine(url)
+    tables = MetaData()
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        tables.reflect(connection)
+    at, old = clock(), {name: table.insert() for name, table in tables.tables.items()}
+    states = [one for one in State if one is not State.COMMITTED]
+    with engine.begin() as connection:
+        for number, one in enumerate(states):
+            study, run = f"1.2.{number}", f"{number:032x}"
+            row = {"study_instance_uid": study, "run_id": run, "reason": "", "attempts": 2, "created_at": at}
+            uids = dict.fromkeys(("series_instance_uid", "sop_class_uid", "transfer_syntax_uid"), "1.3")
+            times = dict.fromkeys(("changed_at", "last_image_at", "received_at", "at"), at)
+            row |= uids | times | {"sop_instance_uid": f"{study}.4", "calling_aet": "CT", "called_aet": "US"}
+            row |= {"kind": "sr", "sha256": "", "path": study, "result_id": number + 1}
+            row |= {"destination": "pacs", "number": 1, "state": one}
+            for name in ("study", "run", "instance", "event", "result", "delivery"):
+                own = {"run": {"id": run}, "delivery": {"state": "PENDING"}}.get(name, {})
+                known = {key: value for key, value in (row | own).items() if key in tables.tables[name].columns}
+                connection.execute(old[name], known)
+    engine.dispose()
+    ledger = Ledger(url, clock)
+    ledger.migrate()
+    for number, one in enumerate(states):
+        record = ledger.study(f"1.2.{number}")
+        (run,) = record.runs
+        assert (run.state, run.attempts, run.instances, len(record.results)) == (one, 2, 1, 1)
+        assert (run.priority, len(record.deliveries), len(record.events)) == (Priority.ROUTINE, 1, 1)
+    assert [run.study_instance_uid for run in ledger.intake.receiving()] == ["1.2.0"]
+    assert len(ledger.runs.reclaim_lost(3)) == 2
+    assert ledger.retry(f"1.2.{states.index(State.FAILED)}") is State.DELIVERING
+    ledger.close()
 
 
 def test_a_url_that_cannot_be_used_is_refused_without_showing_it() -> None:
