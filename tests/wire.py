@@ -168,5 +168,5 @@ class Wire:
 
 def status_of(response: bytes) -> int:
     """Status of a response PDU: the value of (0000,0900)."""
-    place = response.index(b"\0\0\0\x09\2\0\0\0") + 8
+    place = response.rindex(b"\0\0\0\x09\2\0\0\0") + 8  # the last: a message ID of 0209H looks like it
     return int.from_bytes(response[place : place + 2], "little")

@@ -2,7 +2,8 @@
 
 ``make bench``, or ``.venv/bin/python tests/bench/bench.py [PART ...]``. Each part is a module ``bench_<part>.py`` here
 whose ``rows()`` gives its rows, each a ratio of two times taken in turns, so that what else the machine does falls on
-both. A row without a peer is a figure for itself. None of it is a test, as no machine's time is another's.
+both. A row without a peer is a figure for itself; one with a ``curve`` is a point of it, ``at`` that number, in a
+picture of its own. None of it is a test, as no machine's time is another's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rich.table import Table
 FOLDER: Final = Path(__file__).parent
 OUT: Final = Path("bench-output")
 LONGEST_SECONDS: Final = 600
+KEYS: Final = ("row", "unit", "ours", "peer", "ratio", "goal", "runs")
 Row = dict[str, Any]
 
 
@@ -88,6 +90,16 @@ def print_table(console: Console, rows: Sequence[Row]) -> None:
     console.print(table)
 
 
+def print_curves(console: Console, rows: Sequence[Row]) -> None:
+    """Show each curve in a line: what it is at every number."""
+    table = Table("curve", "unit", "what it is at each number", title="scaling")
+    for curve in dict.fromkeys(row["curve"] for row in rows):
+        points = [row for row in rows if row["curve"] == curve]
+        told = "   ".join(f"[dim]{row['at']}:[/] {_number(row['ours'])}" for row in points)
+        table.add_row(curve, points[0]["unit"], told)
+    console.print(table)
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
@@ -117,13 +129,53 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def draw_curves(rows: Sequence[Row], path: Path) -> None:
+    """Draw every curve beside what would be as much at each number, and what would grow as the number does."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    curves = dict.fromkeys(row["curve"] for row in rows)
+    figure, places = plt.subplots(
+        (len(curves) + 2) // 3, 3, figsize=(15, 4 * ((len(curves) + 2) // 3)), layout="constrained"
+    )
+    for axes in places.flat[len(curves) :]:
+        axes.set_axis_off()
+    for axes, curve in zip(places.flat, curves, strict=False):
+        points = [row for row in rows if row["curve"] == curve]
+        at, values = [row["at"] for row in points], [row["ours"] for row in points]
+        axes.plot(at, [values[-1]] * len(at), color="grey", linewidth=0.8, linestyle=":", label="constant")
+        axes.plot(
+            at,
+            [values[-1] * one / at[-1] for one in at],
+            color="grey",
+            linewidth=0.8,
+            linestyle="--",
+            label="in proportion",
+        )
+        axes.plot(at, values, marker="o", color="#2b5c9e")
+        for one, value in zip(at, values, strict=True):
+            axes.annotate(
+                _number(value), (one, value), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=9
+            )
+        axes.set(
+            xscale="log", yscale="log", title=curve, ylabel=points[0]["unit"], ylim=(min(values) / 3, max(values) * 3)
+        )
+        axes.set_xticks(at, [f"{one:,}".replace(",", " ") for one in at], minor=False)
+        axes.minorticks_off()
+        axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def main() -> None:
     """Run the parts asked for, show and keep what they gave."""
     sys.path.insert(0, str(FOLDER))
     sys.path.insert(1, str(FOLDER.parent))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"which: {', '.join(parts())}; all without")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of bench.json and bench.png")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of bench.json and the pictures")
     options = parser.parse_args()
     unknown = set(options.parts) - set(parts())
     if unknown:
@@ -140,12 +192,21 @@ def main() -> None:
         console.print(f"[dim]{part} ...[/]")
         give: Callable[[], list[Row]] = importlib.import_module(f"bench_{part}").rows
         rows += give()
-    print_table(console, rows)
+    curves = [row for row in rows if "curve" in row]
+    print_table(console, [row for row in rows if "curve" not in row])
+    if curves:
+        print_curves(console, curves)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "bench.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    kept = [{key: row[key] for key in KEYS} for row in rows]
+    (options.out / "bench.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     (options.out / "machine.json").write_text(json.dumps(host, indent=1) + "\n", encoding="utf-8")
-    draw(rows, options.out / "bench.png")
-    console.print(f"{time.monotonic() - begin:.0f} s; {options.out}/bench.json, {options.out}/bench.png")
+    pictures = [options.out / "bench.png"]
+    draw(rows, pictures[0])
+    if curves:
+        pictures.append(options.out / "scaling.png")
+        draw_curves(curves, pictures[1])
+    names = ", ".join(map(str, [options.out / "bench.json", *pictures]))
+    console.print(f"{time.monotonic() - begin:.0f} s; {names}")
     missed = [row["row"] for row in rows if met(row) is False]
     if missed:
         console.print(f"[red]below their goals:[/] {'; '.join(missed)}")

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -153,25 +153,30 @@ def serve(listener: str, folder: str, port: int) -> None:
 
 
 def seconds(server: Server, files: list[Path], place: str | None, *, nodelay: bool = True) -> float:
-    """From the first sender's beginning to the last one's end."""
-    with TemporaryDirectory(dir=place) as name, ExitStack() as stack:
+    """From the first sender's beginning to the last one's end, into a server of its own."""
+    with TemporaryDirectory(dir=place) as name:
         port = free_port()
-        stack.enter_context(running(server, Path(name), port))
-        senders = [
-            subprocess.Popen(
-                [sys.executable, __file__, "--replay", str(port), str(file), str(int(nodelay))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for file in files
-        ]
-        time.sleep(0.4)  # until they have read their files
-        for sender in senders:
-            assert sender.stdin is not None
-            sender.stdin.write("\n")
-            sender.stdin.flush()
-        times = [[float(one) for one in sender.communicate(timeout=240)[0].split()] for sender in senders]
+        with running(server, Path(name), port):
+            return sent(files, port, nodelay=nodelay)
+
+
+def sent(files: list[Path], port: int, *, nodelay: bool = True) -> float:
+    """Replay each file over its own association, all at once; from the first one's beginning to the last's end."""
+    senders = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--replay", str(port), str(file), str(int(nodelay))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for file in files
+    ]
+    time.sleep(0.4)  # until they have read their files
+    for sender in senders:
+        assert sender.stdin is not None
+        sender.stdin.write("\n")
+        sender.stdin.flush()
+    times = [[float(one) for one in sender.communicate(timeout=240)[0].split()] for sender in senders]
     return max(end for _, end in times) - min(begin for begin, _ in times)
 
 
