@@ -20,14 +20,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dicom_node.dicomweb.guard import Guard, answer_early
-from dicom_node.dicomweb.multipart import MediaType, MultipartError, boundary_of, read_parts
+from dicom_node.dicomweb.multipart import (
+    PART_10,
+    MediaType,
+    Multipart,
+    MultipartError,
+    boundary_of,
+    content,
+    read_parts,
+)
 from dicom_node.dicomweb.retrieve import (
     JSON,
-    PART_10,
-    Multipart,
     accepted,
     as_json,
-    content,
     metadata,
     takes_json,
     takes_part_10,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,8 +23,8 @@ import httpx
 from pydicom.dataset import Dataset
 
 from dicom_node.dicomweb.files import ArrivingFile
-from dicom_node.dicomweb.multipart import MediaType, MultipartError, boundary_of, read_parts
-from dicom_node.dicomweb.store_request import batches, body_of, told
+from dicom_node.dicomweb.multipart import MediaType, Multipart, MultipartError, boundary_of, read_parts
+from dicom_node.dicomweb.store_request import batches, told
 from dicom_node.dimse.scu import PeerError, SendResult, StoredFile, Timeouts
 from dicom_node.settings.section import secret_of
 from engine.errors import NotDicomError, SettingsError
@@ -357,29 +356,20 @@ class Client:
             raise PeerError(f"{self} answered what cannot be read ({type(error).__name__})", retry=False) from None
 
     def _store(self, files: Sequence[StoredFile]) -> list[SendResult]:
-        boundary = secrets.token_hex(16)
-        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
-        end = f"--{boundary}--\r\n".encode("ascii")
         readable, lost = [], {}
-        length = len(end)
         for file in files:
             try:
-                length += len(head) + file.path.stat().st_size + 2
+                file.path.stat()
                 readable.append(file)
             except OSError as error:
                 lost[file] = SendResult(file, None, f"the file cannot be read ({type(error).__name__})")
-        answered = self._post(readable, body_of(readable, head, end), boundary, length) if readable else {}
+        answered = self._post(readable) if readable else {}
         return [lost.get(file) or answered[file] for file in files]
 
-    def _post(
-        self, files: Sequence[StoredFile], body: Iterator[bytes], boundary: str, length: int
-    ) -> dict[StoredFile, SendResult]:
-        headers = {
-            "Accept": _JSON,
-            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
-            "Content-Length": str(length),  # not every server takes a body of unknown length
-        }
+    def _post(self, files: Sequence[StoredFile]) -> dict[StoredFile, SendResult]:
         try:
+            body = Multipart([file.path for file in files])
+            headers = {"Accept": _JSON, "Content-Type": body.media_type, "Content-Length": str(body.length)}
             with self._request("POST", "/studies", content=body, headers=headers) as response:
                 status, answer = response.status_code, _json(response)
                 kind = response.headers.get("Content-Type", "")

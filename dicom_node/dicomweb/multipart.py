@@ -1,14 +1,18 @@
-"""multipart/related (RFC 2387, RFC 2046 5.1) as PS3.18 8.6 uses it, read as a stream: no part is ever held whole."""
+"""multipart/related (RFC 2387, RFC 2046 5.1) as PS3.18 8.6 uses it, a stream both ways: no part is ever held whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
+from pathlib import Path
 from typing import Final
 
 from engine.errors import NodeError
 
+PART_10: Final = "application/dicom"
+_CHUNK: Final = 1 << 18
 _LARGEST_HEADER: Final = 8192
 """Bytes of a part's header fields, and of what stands before the first part, that are looked at."""
 
@@ -77,6 +81,32 @@ def read_parts(chunks: Iterable[bytes], boundary: str) -> Iterator[Part]:
         yield Part(body.headers(), content)
         for _ in content:
             pass
+
+
+class Multipart:
+    """DICOM files as one body, whose length is known before it is sent: not every peer takes one of unknown length."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        boundary = secrets.token_hex(16)
+        self.media_type = f'multipart/related; type="{PART_10}"; boundary={boundary}'
+        self._head = f"--{boundary}\r\nContent-Type: {PART_10}\r\n\r\n".encode("ascii")
+        self._end = f"--{boundary}--\r\n".encode("ascii")
+        self.length = sum(len(self._head) + path.stat().st_size + 2 for path in paths) + len(self._end)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for path in self._paths:
+            yield self._head
+            yield from content(path)
+            yield b"\r\n"
+        yield self._end
+
+
+def content(path: Path) -> Iterator[bytes]:
+    """A file in chunks."""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
 
 
 class _Body:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 from urllib.request import parse_http_list
 
 import structlog
 from pydicom.dataset import Dataset
 
-from dicom_node.dicomweb.multipart import MediaType
+from dicom_node.dicomweb.multipart import PART_10, MediaType
 from dicom_node.ledger.holdings import Held
 from dicom_node.spool import Spool
 from engine.errors import NodeError, NotDicomError
 from engine.study import READ_ERRORS, load_instance
 
-PART_10: Final = "application/dicom"
 JSON: Final = "application/dicom+json"
-_CHUNK: Final = 1 << 18
 _BULK: Final = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")
 _LONGEST_VALUE: Final = 1024
 """Longer values of these VRs are bulk data, which metadata leaves out (PS3.18 10.4.1.1.2): nothing serves it apart."""
@@ -60,32 +56,6 @@ def takes_part_10(types: Sequence[MediaType], transfer_syntaxes: set[str], *, si
         if "*" in syntaxes or (syntaxes and transfer_syntaxes <= syntaxes):
             return name
     return None
-
-
-class Multipart:
-    """Files of the spool as one multipart/related body, whose length is known before it is sent."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        boundary = secrets.token_hex(16)
-        self.media_type = f'multipart/related; type="{PART_10}"; boundary={boundary}'
-        self._head = f"--{boundary}\r\nContent-Type: {PART_10}\r\n\r\n".encode("ascii")
-        self._end = f"--{boundary}--\r\n".encode("ascii")
-        self.length = sum(len(self._head) + path.stat().st_size + 2 for path in paths) + len(self._end)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for path in self._paths:
-            yield self._head
-            yield from content(path)
-            yield b"\r\n"
-        yield self._end
-
-
-def content(path: Path) -> Iterator[bytes]:
-    """A file in chunks."""
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
 
 
 def metadata(spool: Spool, instances: Iterable[Held], url: str) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import structlog
 from pydicom.dataset import Dataset
 
 from dicom_node.dicomweb.files import ArrivingFile, keep
-from dicom_node.dicomweb.multipart import MediaType, MultipartError, Part
+from dicom_node.dicomweb.multipart import PART_10, MediaType, MultipartError, Part
 from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
 from dicom_node.intake.identity import CANNOT_UNDERSTAND, RefusedError
 from dicom_node.intake.storage import Kept, Storage
@@ -18,7 +18,6 @@ from dicom_node.intake.transfers import Transfer
 from dicom_node.spool import SpoolFullError
 from engine.errors import NodeError, NotDicomError
 
-PART_10: Final = "application/dicom"
 # PS3.18 I.2.2; those of C-STORE but for the last one.
 OUT_OF_RESOURCES: Final = 0xA700
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122

@@ -8,21 +8,9 @@ from typing import Any, Final
 from dicom_node.dimse.scu import SendResult, StoredFile
 from dicom_node.dimse.status import meaning_of
 
-_CHUNK: Final = 1 << 18
 _MOST_FILES: Final = 100
 _MOST_BYTES: Final = 64 << 20
 """A request's files and bytes: servers hold a request as a whole, and what breaks off is sent again from its start."""
-
-
-def body_of(files: Sequence[StoredFile], head: bytes, end: bytes) -> Iterator[bytes]:
-    """A request\'s body: files as they are, each behind `head`."""
-    for file in files:
-        yield head
-        with file.path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-        yield b"\r\n"
-    yield end
 
 
 def batches(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
