@@ -42,7 +42,7 @@ def destinations(
         console().print("no destination is set")
         return
     places = {item.name: str(item) for item in settings.destinations}
-    rows = [("destination", "where", "state", "waiting", "oldest", "delivered")]
+    rows = [("destination", "where", "state", "waiting", "oldest", "given up", "delivered")]
     rows += [
         (
             record.name,
@@ -50,6 +50,7 @@ def destinations(
             _state(record),
             str(record.waiting),
             _age(record.oldest),
+            str(record.given_up),
             _age(record.delivered_at),
         )
         for record in records
@@ -59,6 +60,8 @@ def destinations(
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if reason:
             typer.echo(f"    {reason}")
+    if any(record.given_up for record in records):
+        typer.echo("given up: see medrega-pacs studies --state FAILED; medrega-pacs retry sends them again")
 
 
 @app.command(epilog=examples("destinations pause pacs"))

@@ -169,9 +169,9 @@ class Commitments(Part):
             .where(
                 asked.run_id == Delivery.run_id,
                 asked.destination == Delivery.destination,
-                # What was given up is asked for again once it was sent again.
-                ((asked.state == CommitmentState.FAILED) & (asked.requested_at >= Delivery.delivered_at))
-                | (asked.next_attempt_at > self._clock()),
+                # A request covers what had arrived by then; what came later, or once more, is asked for anew.
+                asked.requested_at >= Delivery.delivered_at,
+                (asked.state == CommitmentState.FAILED) | (asked.next_attempt_at > self._clock()),
             )
             .exists()
         )

@@ -38,6 +38,13 @@ class Destinations(Part):
                     .group_by(Delivery.destination)
                 )
             }
+            failed = (
+                select(Delivery.destination, func.count())
+                .join(Run, Run.id == Delivery.run_id)
+                .where(Delivery.state == DeliveryState.FAILED, Run.state == State.FAILED)
+                .group_by(Delivery.destination)
+            )
+            given_up = {row[0]: row[1] for row in session.execute(failed)}
             delivered = select(Delivery.destination, func.max(Delivery.delivered_at)).group_by(Delivery.destination)
             last = {row[0]: row[1] for row in session.execute(delivered)}
         records = []
@@ -57,6 +64,7 @@ class Destinations(Part):
                     waiting=count,
                     oldest=oldest,
                     delivered_at=last.get(name),
+                    given_up=given_up.get(name, 0),
                 )
             )
         return records

@@ -335,6 +335,8 @@ class DestinationRecord:
         Results on their way there.
     oldest : datetime or None
         Since when the one waits that waits longest.
+    given_up : int
+        Results that have not arrived and are not tried again unless someone says so.
     """
 
     name: str
@@ -348,3 +350,4 @@ class DestinationRecord:
     waiting: int
     oldest: datetime | None
     delivered_at: datetime | None
+    given_up: int

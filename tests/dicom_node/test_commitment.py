@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from fronts import Front, radiograph, stored
 from node_bench import wait_until
 from ports import free_port
+from pydicom import dcmwrite
 from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage, generate_uid
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.presentation import build_context, build_role
@@ -22,6 +24,7 @@ from dicom_node.dimse import scu
 from dicom_node.dimse.commitment import SOP_CLASS, SOP_INSTANCE, Report, Request
 from dicom_node.ledger import DeliveryState, State
 from dicom_node.ledger.models import Commitment, CommitmentState
+from dicom_node.ledger.records import StoredResult
 
 # pynetdicom drops a socket whose connection was refused without closing it.
 pytestmark = pytest.mark.filterwarnings(
@@ -279,6 +282,25 @@ def test_a_run_is_committed_when_another_destination_has_its_results_after_the_r
     front.deliver(run_id, "slow")
     assert wait_until(lambda: front.state(run_id) is State.COMMITTED)
     assert front.ledger.study("1.2.3").runs[0].reason == "kept by pacs"
+
+
+def test_a_rejection_note_is_asked_for_at_once_though_the_results_were_reported(
+    start: Callable[..., Front], archive: Archive
+) -> None:
+    front = start(destinations=[destination(archive)], commitment={"wait_seconds": 20})
+    run_id, uids = stored(front.ledger, front.spool, ["pacs"])
+    front.deliver(run_id, "pacs")
+    front.start()
+    assert wait_until(lambda: front.state(run_id) is State.COMMITTED)
+    note, content = radiograph("1.2.3"), BytesIO()
+    dcmwrite(content, note, enforce_file_format=True)
+    path, digest = front.spool.store_result(run_id, "note", "retraction", content.getvalue())
+    uid = note.SOPInstanceUID
+    result = StoredResult(uid, note.SOPClassUID, note.SeriesInstanceUID, "retraction", digest, path)
+    front.ledger.retractions.enter(run_id, {"pacs": result}, "quality")
+    front.deliver(run_id, "pacs")
+    assert wait_until(lambda: front.state(run_id) is State.COMMITTED)
+    assert [[uid for _, uid in request.references] for request in archive.requests] == [uids, [uid]]
 
 
 def test_a_destination_that_does_not_report_is_asked_anew_and_its_late_answer_counts(

@@ -10,6 +10,7 @@ import pytest
 from alembic import command
 from node_bench import Clock, received
 from postgresql import cluster
+from queued import queue_complete
 from sqlalchemy import MetaData, create_engine, text, update
 
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
@@ -66,7 +67,7 @@ def completed(ledger: Ledger, study: str = "1.2.3", sop: str = "1.2.3.4") -> str
     run_id = ledger.intake.record(received(study, sop))
     open_run = next(run for run in ledger.intake.receiving() if run.id == run_id)
     assert ledger.intake.complete(run_id, open_run.last_image_at, "quiet")
-    assert run_id in ledger.runs.queue_complete()
+    assert run_id in queue_complete(ledger)
     return run_id
 
 
@@ -126,7 +127,7 @@ def test_a_late_image_opens_a_run_that_supersedes_and_reads_everything(ledger: L
     assert (run.number, run.supersedes, run.state, run.instances) == (2, first, State.RECEIVING, 2)
     open_run = ledger.intake.receiving()[0]
     ledger.intake.complete(second, open_run.last_image_at, "quiet")
-    ledger.runs.queue_complete()
+    queue_complete(ledger)
     claim = claimed(ledger, second)
     assert len(claim.instances) == 2
     assert [item.sop_instance_uid for item in claim.predecessors] == ["2.25.1"]
@@ -228,7 +229,7 @@ def test_completion_and_what_is_done_by_hand(ledger: Ledger, clock: Clock) -> No
     assert ledger.intake.receiving(clock()) == [run]
     assert ledger.clocks.steady() == clock()
     assert ledger.intake.push("1.2.3") is State.COMPLETE
-    ledger.runs.queue_complete()
+    queue_complete(ledger)
     assert ledger.switches.pause(Work.READING)
     assert ledger.runs.to_dispatch(clock()) == ([], [])
     assert ledger.switches.resume(Work.READING)
