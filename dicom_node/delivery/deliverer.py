@@ -29,6 +29,8 @@ PERMANENT_ATTEMPTS: Final = 3
 """So often at least is tried what a peer refused for good, and until it says the same twice running: a peer that comes
 back after hours, with its settings not loaded yet, gets another chance."""
 _JITTER: Final = 0.2
+_SLOWEST: Final = 1 << 16
+"""Bytes in a second of the slowest line, on which a shipment stays one worker's."""
 
 log = structlog.get_logger(__name__)
 
@@ -131,10 +133,12 @@ class Deliverer:
             answered |= result.status is not None or not result.retry
             if result.status is None and result.retry:
                 lost.append(result.reason)
-            self._ledger.deliveries.renew(run_id, destination, owner, self._lease_seconds())
+            self._ledger.deliveries.renew(run_id, destination, owner, seconds)
 
         if not files:
             return outcomes, None
+        seconds = self._lease_seconds() + sum(file.path.stat().st_size for _, file in files) / _SLOWEST
+        self._ledger.deliveries.renew(run_id, destination, owner, seconds)
         try:
             transport.send([file for _, file in files], sent)
         except PeerError as error:

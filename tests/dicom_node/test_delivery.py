@@ -15,6 +15,7 @@ from ports import free_port
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, StoragePresentationContexts, VerificationPresentationContexts, evt
 from pynetdicom.sop_class import ComputedRadiographyImageStorage, Verification
+from queued import queue_complete
 
 from dicom_node.delivery.deliverer import PERMANENT_ATTEMPTS, Deliverer
 from dicom_node.dimse.receiver import Receiver
@@ -53,7 +54,7 @@ class Bench:
         )
         run = self.ledger.intake.receiving()[0]
         self.ledger.intake.complete(run_id, run.last_image_at, "quiet")
-        self.ledger.runs.queue_complete()
+        queue_complete(self.ledger)
         claim = self.ledger.runs.claim(run_id, "elsewhere:1:1", 60)
         assert claim is not None
         self.ledger.runs.reading_stored(claim, "d" * 64)
@@ -336,6 +337,24 @@ def test_a_secret_that_is_gone_is_told_and_what_has_arrived_stays(tmp_path: Path
         clock.forward(3600)
         bench.deliver()
     assert bench.state is State.DELIVERED
+
+
+def test_a_large_result_on_a_slow_line_is_sent_by_one_worker(
+    tmp_path: Path, ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_node.delivery.deliverer._SLOWEST", 1)  # so that a small one is large
+    others: list[object] = []
+
+    def take(_event: evt.Event) -> int:
+        clock.forward(300)
+        others.extend(ledger.deliveries.claim(bench.run_id, "pacs0", "elsewhere:1:1", 60))
+        return 0
+
+    with answering(take) as port:
+        bench = Bench(tmp_path, ledger, clock, port)
+        bench.deliver()
+    assert bench.state is State.DELIVERED
+    assert others == []
 
 
 class Asked:
