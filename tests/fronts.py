@@ -11,6 +11,7 @@ from ports import free_port
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from queued import queue_complete
 
 from dicom_node.commitments import Commitments
 from dicom_node.delivery.deliverer import Deliverer
@@ -83,7 +84,7 @@ def stored(ledger: Ledger, spool: Spool, destinations: Sequence[str], study: str
     )
     (run,) = (run for run in ledger.intake.receiving() if run.id == run_id)
     ledger.intake.complete(run_id, run.last_image_at, "quiet")
-    ledger.runs.queue_complete()
+    queue_complete(ledger)
     claim = ledger.runs.claim(run_id, "elsewhere:1:1", 60)
     assert claim is not None
     ledger.runs.reading_stored(claim, "d" * 64)

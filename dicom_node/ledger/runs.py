@@ -86,11 +86,6 @@ class Runs(Part):
             if run.state is State.COMPLETE:
                 self._move(session, run, State.FAILED, reason)
 
-    def queue_complete(self) -> list[str]:
-        """Put every complete run into the queue on the built-in route; their ids."""
-        waiting = [run.id for run in self.to_route()]
-        return [run_id for run_id in waiting if self.route(run_id, Decision()) is State.QUEUED]
-
     def to_dispatch(self, sent_before: datetime, window: int = 1000) -> tuple[list[QueuedRun], list[QueuedRun]]:
         """Queued runs that are due and that no message was sent for yet, and those whose message is older than a time.
 

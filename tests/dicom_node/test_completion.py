@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_bench import Clock, node_settings, received
+from queued import queue_complete
 
 from dicom_node.intake.completion import Completion, quiet_time
 from dicom_node.intake.transfers import Transfer, Transfers
@@ -286,7 +287,7 @@ def test_leases_and_attempts_follow_a_jump(jumpy: tuple[Site, Jumpy]) -> None:
     held, waits = (site.image(study=study) for study in ("1.2.3", "1.2.4"))
     site.clock.forward(60)
     site.sweep()
-    ledger.runs.queue_complete()
+    queue_complete(ledger)
     claim = ledger.runs.claim(waits, "elsewhere:1:1", 300)
     assert claim is not None
     ledger.runs.give_back(claim, "a fault", site.clock() + timedelta(seconds=100), attempt=True)
@@ -336,7 +337,7 @@ def test_a_held_study_takes_images_in_and_is_closed_by_nothing(site: Site) -> No
 def test_a_held_study_in_the_queue_is_neither_sent_for_nor_claimed(site: Site) -> None:
     run_id = site.image()
     site.ledger.intake.push(STUDY)
-    site.ledger.runs.queue_complete()
+    queue_complete(site.ledger)
     site.ledger.intake.hold(STUDY)
     assert site.ledger.runs.to_dispatch(site.clock()) == ([], [])
     assert site.ledger.runs.claim(run_id, "elsewhere:1:1", 300) is None
@@ -352,10 +353,10 @@ def test_a_pushed_study_is_the_next_one(site: Site) -> None:
         site.image(study=f"1.3.{number}")
         site.clock.forward(60)
         site.sweep()
-    site.ledger.runs.queue_complete()
+    queue_complete(site.ledger)
     pushed = site.image()
     site.ledger.intake.push(STUDY)
-    site.ledger.runs.queue_complete()
+    queue_complete(site.ledger)
 
     def order() -> list[str]:
         return [run.id for run in site.ledger.runs.to_dispatch(site.clock())[0]]
@@ -523,7 +524,7 @@ class Interleaving:
 
     def _read(self) -> None:
         ledger = self.ledgers[0]
-        ledger.runs.queue_complete()
+        queue_complete(ledger)
         runs, _ = ledger.runs.to_dispatch(self.clock())
         for run in [*runs, *runs]:  # each message comes twice
             claim = ledger.runs.claim(run.id, f"elsewhere:{run.id}:1", 300)

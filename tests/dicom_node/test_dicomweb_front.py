@@ -15,6 +15,7 @@ from node_bench import image, node_settings
 from ports import free_port
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from queued import queue_complete
 from web_bench import Web, encoded
 
 from dicom_node.dicomweb.front import Front
@@ -65,7 +66,7 @@ class Worker:
         ledger = self.web.ledger
         run = next(run for run in ledger.intake.receiving() if run.study_instance_uid == study)
         assert ledger.intake.complete(run.id, run.last_image_at, "quiet")
-        ledger.runs.queue_complete()
+        queue_complete(ledger)
         return run.id
 
     def claim(self, run_id: str, owner: str = "worker") -> Claim:

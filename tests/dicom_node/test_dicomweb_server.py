@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
+from queued import queue_complete
 from web_bench import BOUNDARY, MULTIPART, Web, body, encoded, read_answer
 
 from dicom_node.dicomweb.child import server_child
@@ -252,7 +253,7 @@ def test_a_worker_puts_only_what_belongs_to_its_run(guarded: Web) -> None:
     run_id = ledger.intake.record(received(study="1.2.9", sop="1.2.9.1"))
     run = next(run for run in ledger.intake.receiving() if run.id == run_id)
     assert ledger.intake.complete(run_id, run.last_image_at, "")
-    ledger.runs.queue_complete()
+    queue_complete(ledger)
     claim = ledger.runs.claim(run_id, "worker", 60)
     assert claim is not None
 

@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom.dsutils import encode
+from queued import queue_complete
 from sqlalchemy import update
 from test_own_results import files  # noqa: F401 - a fixture
 
@@ -78,7 +79,7 @@ def test_this_nodes_own_are_known_by_their_uids_without_any_equipment(
     run_id = ledger.intake.record(received("1.2.3", "1.2.3.4"))
     (run,) = ledger.intake.receiving()
     ledger.intake.complete(run_id, run.last_image_at, "quiet")
-    ledger.runs.queue_complete()
+    queue_complete(ledger)
     claim = ledger.runs.claim(run_id, "elsewhere:1:1", 60)
     assert claim is not None
     ledger.runs.reading_stored(claim, "d" * 64)
@@ -101,7 +102,7 @@ def test_reports_that_others_add_to_a_study_are_no_reason_to_read_it_again(ledge
         clock.forward(1)
         (run,) = (run for run in ledger.intake.receiving() if run.id == run_id)
         ledger.intake.complete(run_id, run.last_image_at, "quiet")
-        ledger.runs.queue_complete()
+        queue_complete(ledger)
         return ledger.study("1.2.3").runs[-1].state
 
     def later(sop: str, sop_class: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from node_bench import Clock, image, node_settings, script, wait_until, written
 from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage
+from queued import queue_complete
 
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.models import Lease
@@ -57,7 +58,7 @@ class Bench:
             self.enter(study, "9", "9.9", f"studies/{study}/9.9.dcm")
         run = next(run for run in self.ledger.intake.receiving() if run.study_instance_uid == study)
         self.ledger.intake.complete(run.id, run.last_image_at, "quiet")
-        self.ledger.runs.queue_complete()
+        queue_complete(self.ledger)
         return run.id
 
     def enter(self, study: str, series: str, sop: str, path: str) -> None:

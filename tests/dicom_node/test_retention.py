@@ -13,6 +13,7 @@ import pytest
 from fronts import radiograph, stored
 from node_bench import Clock, node_settings, received
 from pydicom import dcmwrite
+from queued import queue_complete
 
 from dicom_node.intake.adoption import adopt
 from dicom_node.ledger import DeliveryState, Ledger, State
@@ -155,7 +156,7 @@ def test_a_study_that_is_being_read_by_then_is_left_alone(tmp_path: Path, ledger
     late = ledger.intake.record(received("1.2.1", "1.2.1.6"))  # another image comes, and a worker takes the study
     (run,) = (run for run in ledger.intake.receiving() if run.id == late)
     ledger.intake.complete(late, run.last_image_at, "quiet")
-    ledger.runs.queue_complete()
+    queue_complete(ledger)
     claim = ledger.runs.claim(late, "elsewhere:1:1", 60)
     assert claim is not None
     assert run_id != late
@@ -189,7 +190,7 @@ def test_a_late_image_of_a_purged_study_is_not_read_without_the_others(
     late = ledger.intake.record(received("1.2.1", "1.2.1.6"))
     (run,) = ledger.intake.receiving()
     ledger.intake.complete(late, run.last_image_at, "quiet")
-    ledger.runs.queue_complete()
+    queue_complete(ledger)
     assert ledger.runs.claim(late, "elsewhere:1:1", 60) is None
     assert ledger.study("1.2.1").runs[-1].reason == "1 of its images were purged; send them, then retry it"
     ledger.intake.record(received("1.2.1", "1.2.1.5", path="studies/1.2.1/x.dcm"))

@@ -10,6 +10,7 @@ import pytest
 from node_bench import Clock, Pacs, image, node_settings, written
 from pydicom import dcmread
 from pydicom.uid import KeyObjectSelectionDocumentStorage
+from queued import queue_complete
 from typer.testing import CliRunner
 
 from dicom_node.cli.app import app
@@ -51,7 +52,7 @@ class Bench:
         uids = (self.study, dataset.SeriesInstanceUID, dataset.SOPInstanceUID)
         self.run_id = ledger.intake.record(ReceivedInstance(*uids, "1.2", "1.2.840.10008.1.2.1", "CT1", relative))
         ledger.intake.complete(self.run_id, ledger.intake.receiving()[0].last_image_at, "quiet")
-        ledger.runs.queue_complete()
+        queue_complete(ledger)
         reader = Reader(self.settings, ledger, self.spool, NoDispatcher(), clock)  # type: ignore[arg-type]
         reader.read(self.run_id)
         reader.close()

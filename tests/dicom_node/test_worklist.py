@@ -17,6 +17,7 @@ from ports import free_port
 from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from queued import queue_complete
 from ups_bench import SUCCESS, Archive, Steps, dimse_worklist, tell_cancel, web_worklist
 
 from dicom_node.dimse.listener import Listener
@@ -73,7 +74,7 @@ class Site:
     def read(self, study: str) -> None:
         """What a reading worker does."""
         run = self.ledger.study(study).runs[-1].id
-        self.ledger.runs.queue_complete()
+        queue_complete(self.ledger)
         claim = self.ledger.runs.claim(run, "elsewhere:1:1", 60)
         assert claim is not None
         self.ledger.runs.reading_stored(claim, "0" * 64, claim.decision.plan, 1)
@@ -294,7 +295,7 @@ def test_a_reading_that_fails_cancels_its_workitem(open_site: Callable[..., Site
     performer.step()
     performer.step()
     run = site.ledger.study(study).runs[-1].id
-    site.ledger.runs.queue_complete()
+    queue_complete(site.ledger)
     claim = site.ledger.runs.claim(run, "elsewhere:1:1", 60)
     assert claim is not None
     site.ledger.runs.end(claim, State.FAILED, "the model is gone")
