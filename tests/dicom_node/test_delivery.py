@@ -16,7 +16,6 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, StoragePresentationContexts, VerificationPresentationContexts, evt
 from pynetdicom.sop_class import ComputedRadiographyImageStorage, Verification
 from queued import queue_complete
-from queued import queue_complete
 
 from dicom_node.delivery.deliverer import PERMANENT_ATTEMPTS, Deliverer
 from dicom_node.dimse.receiver import Receiver
