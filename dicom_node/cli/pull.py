@@ -52,6 +52,9 @@ def pull(
     settings = load_settings(config)
     set_up_logging(settings.log.model_copy(update={"level": "warning"}))  # what the command says is enough
     found = settings.source(source)
+    if entry is not None and entry not in settings.called_aets:
+        known = ", ".join(sorted(settings.called_aets))
+        raise typer.BadParameter(f"{entry} is no entry point; known are {known}", param_hint="--entry")
     ledger = Ledger.open(settings)
     try:
         spool = Spool(

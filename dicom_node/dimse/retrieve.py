@@ -99,6 +99,8 @@ def move(
         found = follow(server, association, responses, model, message, on_progress, cancel or Cancel())
     if found.failed and not found.advice:
         found = replace(found, advice="does this node run, and does the peer reach its listener?")
+    elif (found.status or 0) & 0xF000 == 0xC000 and not found.completed:  # some say so instead of 0xA801
+        found = replace(found, advice=f"has the peer {destination} among its destinations, with this node's address?")
     return found
 
 

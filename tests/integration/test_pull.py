@@ -143,6 +143,7 @@ def test_an_unknown_move_destination_is_told_with_advice(here: Here, study: str)
     assert not found.ok
     assert not here.files(study)
     assert "status 0x" in found.reason
+    assert "NOBODY among its destinations" in found.advice
 
 
 def test_a_series_alone_leaves_the_study_open(here: Here, study: str) -> None:
@@ -176,6 +177,8 @@ def test_the_command_says_what_came_and_ends_accordingly(
     assert run("pull", "--study", generate_uid(), "--from", "archive") == 1
     assert "archive has no study" in capsys.readouterr().err
     assert run("pull", "--study", "../x", "--from", "archive") == 2
+    assert run("pull", "--study", study, "--from", "archive", "--entry", "NOBODY") == 2
+    assert "no entry point" in capsys.readouterr().err
     assert run("pull", "--study", study, "--from", "nowhere") == 1
     assert "no source is named 'nowhere'" in capsys.readouterr().err
 
