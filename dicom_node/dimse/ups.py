@@ -49,8 +49,6 @@ WRONG_TRANSACTION: Final = 0xC301
 CONFLICTS: Final = (0xC300, WRONG_TRANSACTION, 0xC302, 0xC310, 0xC311)
 """What says that a workitem is not, or no longer, in a state in which this performer may work on it."""
 UNKNOWN: Final = (0x0112, 0xC307)
-_ALREADY: Final = (0xB304, 0xB306)
-"""It is in the wanted final state already."""
 _CHANGE_STATE: Final = 1
 _SUBSCRIBE: Final = 3
 _CANCEL_REQUESTED: Final = 2
@@ -88,10 +86,20 @@ class UpsError(PeerError):
 
 
 class DimseUps:
-    """A worklist by DIMSE; see `dicom_node.worklist.ups.Ups`."""
+    """A worklist by DIMSE; see `dicom_node.worklist.ups.Ups`.
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    Parameters
+    ----------
+    server : callable
+        The worklist with the certificates of now.
+    """
+
+    def __init__(self, server: Callable[[], Server]) -> None:
+        self._connect = server
+
+    @property
+    def _server(self) -> Server:
+        return self._connect()
 
     def find(self, keys: Dataset) -> list[Dataset]:
         """Workitems that match (PS3.4 CC.2.8)."""
@@ -159,7 +167,7 @@ class DimseUps:
         if "Status" not in response:
             raise UpsError(f"{peer} broke off or did not answer in time")
         status = int(response.Status)
-        if status in (0x0000, 0x0001, *_ALREADY) or status & 0xF000 == 0xB000:
+        if status in (0x0000, 0x0001) or status & 0xF000 == 0xB000:  # 0xB304, 0xB306: it is in that state already
             return
         words = UPS_STATUS.get(status, "it is unable to process the request")
         raise UpsError(f"status 0x{status:04X} of {peer}: {words}", status=status, retry=status in (0x0110, 0xA700))

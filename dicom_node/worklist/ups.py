@@ -44,5 +44,6 @@ def open_ups(worklist: Worklist, calling_aet: str) -> Ups:
         AE title of this node.
     """
     if worklist.protocol == "dimse":
-        return DimseUps(server_of(worklist, calling_aet))
+        server_of(worklist, calling_aet)  # wrong settings are told now
+        return DimseUps(lambda: server_of(worklist, calling_aet))
     return WebUps(lambda: web_client(worklist))

@@ -13,6 +13,7 @@ import pytest
 from certificates import Authority, Certificate
 from listener_bench import Scp
 from pydantic import ValidationError
+from pydicom.dataset import Dataset
 from pynetdicom import build_context
 from pynetdicom.sop_class import Verification
 from structlog.testing import capture_logs
@@ -20,7 +21,8 @@ from wire import Wire, associate_rq
 
 from dicom_node.dimse.scu import PeerError, Timeouts, associate
 from dicom_node.dimse.tls import client_context, diagnose, explain, server_context
-from dicom_node.settings import ListenerSettings, Settings, TlsSettings
+from dicom_node.settings import ListenerSettings, Settings, TlsSettings, Worklist
+from dicom_node.worklist.ups import open_ups
 from engine.errors import SettingsError
 
 
@@ -201,6 +203,21 @@ def test_a_new_certificate_is_used_without_a_restart_and_a_broken_one_is_not(
             assert serial(scp.port) == second
             assert association.send_c_echo().Status == 0  # what was open goes on
         assert echoed(scp, trust)
+
+
+def test_a_worklist_is_asked_with_the_certificates_of_now(
+    tmp_path: Path, authority: Authority, node: Certificate, scanner: Certificate, stranger: Certificate
+) -> None:
+    used = Certificate(tmp_path / "used.pem", tmp_path / "used.key")
+    install(stranger, used)
+    with Scp(tmp_path, tls=node.tls(authority.ca)) as scp:
+        worklist = Worklist(name="ai", aet=scp.peer.aet, port=scp.port, tls=used.tls(authority.ca))
+        ups = open_ups(worklist, "CT1")
+        with pytest.raises(PeerError, match="TLS"):
+            ups.find(Dataset())
+        install(scanner, used)
+        with pytest.raises(PeerError, match="takes none of these SOP classes"):
+            ups.find(Dataset())
 
 
 def test_a_client_s_files_are_followed_too(
