@@ -9,7 +9,9 @@ import pytest
 import wire
 from listener_bench import Scp
 from node_bench import Pacs, RunningNode, wait_until
+from pynetdicom import AE, evt
 
+from dicom_node.dimse.commitment import REQUEST, SOP_CLASS, SOP_INSTANCE, Request
 from dicom_node.ledger import Ledger
 
 MIB = 1 << 20
@@ -202,3 +204,25 @@ def test_who_shared_a_transaction_that_failed_oddly_hears_no_success(tmp_path: P
         gathered.enter(received())
     assert neighbour.done
     assert neighbour.error is not None
+
+
+def test_a_sender_hears_on_its_own_association_whichever_process_took_it(tmp_path: Path, pacs: Pacs) -> None:
+    node = RunningNode(tmp_path, pacs, listener={"processes": 2}, reading={"concurrency": 0})
+    reports: list[object] = []
+    entity = AE("CT1")  # of an address that the node does not know
+    entity.add_requested_context(SOP_CLASS)
+    try:
+        node.start()
+        port = node.peer.port
+        assert wait_until(lambda: any(listening(pid, port) for pid in listeners(node)), 30)
+        associations = []
+        for number in range(10):
+            handler = (evt.EVT_N_EVENT_REPORT, lambda event: (reports.append(event.event_type), (0, None))[1])
+            associations.append(entity.associate("127.0.0.1", port, evt_handlers=[handler], ae_title=node.peer.aet))
+            statement = Request(f"2.25.{number + 1}", (("1.2.840.10008.5.1.4.1.1.2", f"2.999.{number}"),)).to_dataset()
+            assert associations[-1].send_n_action(statement, REQUEST, SOP_CLASS, SOP_INSTANCE)[0].Status == 0
+        assert wait_until(lambda: len(reports) == len(associations))
+        for association in associations:
+            association.release()
+    finally:
+        node.stop()
