@@ -62,6 +62,16 @@ def test_the_settings_file_of_the_readme_is_right(tmp_path: Path) -> None:
     assert settings.destination("pacs").aet == tomllib.loads(text)["destinations"][0]["aet"]
 
 
+def test_the_examples_of_settings_are_right_and_show_every_table_that_a_site_connects_by(tmp_path: Path) -> None:
+    page = (ROOT / "deploy" / "EXAMPLES.md").read_text(encoding="utf-8")
+    path, shown = tmp_path / "medrega-pacs.toml", set()
+    for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL):
+        path.write_text(text, encoding="utf-8")
+        Settings.load(path)
+        shown |= set(tomllib.loads(text))
+    assert shown >= {"entries", "tls", "dimse_users", "destinations", "sources", "worklists", "dicomweb", "retention"}
+
+
 def test_make_targets_are_documented() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
