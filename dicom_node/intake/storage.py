@@ -24,7 +24,7 @@ from dicom_node.intake.gathered import Gathered
 from dicom_node.intake.identity import DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
-from dicom_node.spool import IncomingFile, Spool, Stored, is_conflict
+from dicom_node.spool import IncomingFile, Spool, SpoolError, Stored, is_conflict
 
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.118463921704826543311946770258103317129")
 IMPLEMENTATION_VERSION: Final = "MEDREGA_PACS"
@@ -143,6 +143,8 @@ class Storage:
         else:
             # In place, and not in the ledger: a crash came between, before its sender heard Success.
             intake.record(received)
+            if not self.spool.path(received.path).exists():
+                raise SpoolError("what was here of the same object was purged in this moment")
 
 
 class Receiving:

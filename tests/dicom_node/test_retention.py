@@ -14,12 +14,15 @@ from fronts import radiograph, stored
 from node_bench import Clock, node_settings, received
 from pydicom import dcmwrite
 from queued import queue_complete
+from sqlalchemy import update
 
 from dicom_node.intake.adoption import adopt
+from dicom_node.intake.storage import Storage
 from dicom_node.ledger import DeliveryState, Ledger, State
+from dicom_node.ledger.models import Instance
 from dicom_node.ledger.records import Outcome
 from dicom_node.retention import Retention, Verdict
-from dicom_node.spool import Spool
+from dicom_node.spool import Spool, SpoolError, Stored
 
 DAY = 86400.0
 
@@ -178,6 +181,15 @@ def test_a_repeat_of_what_was_purged_is_kept_and_not_read_again(tmp_path: Path, 
     assert bench.purge() == (0, 0)  # for as long as before
     clock.forward(2 * DAY)
     assert bench.purge() == (1, 0)
+
+
+def test_a_repeat_in_the_moment_of_a_purge_is_not_taken_for_kept(tmp_path: Path, ledger: Ledger) -> None:
+    storage = Storage(Spool(tmp_path / "spool"), ledger)
+    ledger.intake.record(received())
+    with ledger._database.write() as session:
+        session.execute(update(Instance).values(purged_at=ledger.clock()))
+    with pytest.raises(SpoolError, match="purged"):  # it was found to be the same as a file that has gone since
+        storage.enter(Stored.SAME, received())
 
 
 def test_a_late_image_of_a_purged_study_is_not_read_without_the_others(
