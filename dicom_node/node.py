@@ -16,7 +16,7 @@ from dicom_node.children import DRAIN_SECONDS, Child, Children, tethered
 from dicom_node.commitments import Commitments
 from dicom_node.dimse.listener import Listener
 from dicom_node.dimse.services import Service
-from dicom_node.intake.adoption import adopt
+from dicom_node.intake.adoption import Adopter, adopt, adopt_left
 from dicom_node.ledger import Ledger
 from dicom_node.process import StopSignal
 from dicom_node.queue.broker import describe, is_embedded, server_command, wait_until_up
@@ -106,6 +106,7 @@ class Node:
         )
         if self._front:
             spool.clean()
+            adopt_left(spool, ledger)
             adopt(spool, ledger)
         server = None
         if self._front and settings.dicomweb.enabled:
@@ -162,6 +163,9 @@ class Node:
 
                 for child in listener_children(settings, _environment(settings)):
                     self._children.add(child)
+            adopter = Adopter(spool, ledger)
+            adopter.start()
+            stack.callback(adopter.stop)
             commitments.start()
             stack.callback(commitments.stop)
             stack.callback(listener.stop, LISTENER_DRAIN_SECONDS)

@@ -4,7 +4,7 @@ Several processes may receive into it: a file gets its place by a hard link, whi
 
 Under the data folder::
 
-    incoming/                                         files being written; emptied at start
+    incoming/                                         files being written, and those in place until they are entered
     studies/<study instance UID>/<SOP instance UID>.dcm        as received, behind file meta information (PS3.10 7.1)
     studies/<study instance UID>/<SOP instance UID>_<n>.dcm    other content under the same UID, kept apart
     readings/<run>/reading.json
@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import itertools
 import mmap
 import os
 import re
@@ -50,6 +51,11 @@ _ABANDONED_SECONDS: Final = 3600
 _WRITE_BACK: Final = 1 << 18
 """Bytes after which the disk begins to write what came, while the rest still arrives."""
 _KNOWN_FOLDERS: Final = 10_000
+_LOOK_SECONDS: Final = 0.1
+_LOOK_BYTES: Final = 1 << 26
+"""How many received bytes a look at the free space is good for at most; and for so long."""
+_LOOK_SHARE: Final = 16
+"""And for so small a part of what may still come: others receive into the same disk."""
 
 
 class SpoolError(NodeError):
@@ -92,8 +98,10 @@ class Spool:
         self._incoming = self.root / "incoming"
         self._studies = self.root / "studies"
         self._owner = new_owner()
+        self._numbers = itertools.count()
+        self._looked, self._until_look = -1.0, 0
         self._folders = threading.Lock()
-        self._known_folders: set[Path] = set()
+        self._known_folders: set[str] = set()
         with _full_disk_told():
             for folder in (self.root, self._incoming, self._studies, self.root / "readings", self.root / "results"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,19 +109,45 @@ class Spool:
     def clean(self) -> int:
         """Remove what a crash left half written; how many files.
 
-        What a process of this machine is writing stays, and what one of another machine may be.
+        What a process of this machine is writing stays, and what one of another machine may be. So does what is in
+        place already, and perhaps not in the ledger: see `left_in_place`.
         """
         removed = 0
-        for path in self._incoming.iterdir():
-            with suppress(FileNotFoundError):  # another listener has just put it into place
-                if owner_is_gone(path.stem) or time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                    path.unlink()
-                    removed += 1
+        for path, links in self._left():
+            if links == 1:
+                path.unlink(missing_ok=True)
+                removed += 1
         for folder in (self.root / "priors").glob("*"):  # of a reading that a crash broke off
             with suppress(FileNotFoundError):
                 if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
         return removed
+
+    def left_in_place(self) -> Iterator[str]:
+        """What processes that are gone put into place and perhaps did not enter: its names under ``incoming/``."""
+        for path, links in self._left():
+            if links > 1:
+                yield f"incoming/{path.name}"
+
+    def _left(self) -> Iterator[tuple[Path, int]]:
+        """Files under ``incoming/`` that nobody writes or enters any more, and how many names each has."""
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):  # another listener has just dealt with it
+                state = path.stat()
+                if owner_is_gone(path.stem) or time.time() - state.st_mtime > _ABANDONED_SECONDS:
+                    yield path, state.st_nlink
+
+    def place_of(self, incoming: str, study_instance_uid: str, sop_instance_uid: str) -> str | None:
+        """Where a file under ``incoming/`` is in place, relative to the data folder; None if it is not."""
+        for number in itertools.count(1):
+            name = f"{sop_instance_uid}.dcm" if number == 1 else f"{sop_instance_uid}_{number}.dcm"
+            place = f"studies/{study_instance_uid}/{name}"
+            try:
+                if self.path(place).samefile(self.path(incoming)):
+                    return place
+            except FileNotFoundError:
+                return None
+        return None
 
     def path(self, relative: str) -> Path:
         """Where a file of the ledger is."""
@@ -142,23 +176,23 @@ class Spool:
             If the disk fails.
         """
         with _full_disk_told():
-            self.check_free()
-            return IncomingFile(self, self._incoming / f"{self._owner}:{secrets.token_hex(8)}.part", head, synced)
+            self.check_free(len(head))
+            return IncomingFile(self, f"{self._incoming}/{self._owner}:{next(self._numbers)}.part", head, synced)
 
     def place(
-        self, temporary: Path, offset: int, study_instance_uid: str, sop_instance_uid: str, *, synced: bool
+        self, temporary: str, offset: int, study_instance_uid: str, sop_instance_uid: str, *, synced: bool
     ) -> tuple[Stored, str]:
         """Give a file its place, and sync the folder; see `IncomingFile.place`."""
         for uid in (study_instance_uid, sop_instance_uid):
             # "..", the one name of dots that means something else to a file system, is no UID either.
             if not _UID.fullmatch(uid) or not uid.strip("."):
                 raise SpoolError("a UID is not made of digits and dots, at most 64")
-        folder = self._studies / study_instance_uid
+        folder = f"{self._studies}/{study_instance_uid}"
         with _full_disk_told():
             for _attempt in range(3):
                 self._have_folder(folder)
                 try:
-                    stored, target = _link(folder, sop_instance_uid, temporary, offset)
+                    stored, name = _link(folder, sop_instance_uid, temporary, offset)
                     break
                 except FileNotFoundError:  # the study was purged just now
                     self._known_folders.discard(folder)
@@ -166,9 +200,9 @@ class Spool:
                 raise SpoolError("the study's folder vanishes")
             if synced:
                 _sync(folder)
-        return stored, f"studies/{study_instance_uid}/{target.name}"
+        return stored, f"studies/{study_instance_uid}/{name}"
 
-    def set_aside(self, temporary: Path, study_instance_uid: str, sop_instance_uid: str) -> None:
+    def set_aside(self, temporary: str, study_instance_uid: str, sop_instance_uid: str) -> None:
         """Give a file its place among the priors; see `IncomingFile.set_aside`."""
         folder = self._prior(study_instance_uid)
         if not _UID.fullmatch(sop_instance_uid) or not sop_instance_uid.strip("."):
@@ -198,17 +232,17 @@ class Spool:
         SpoolError
             If the disk fails.
         """
-        files = [self.path(path) for path in paths]
+        files = [f"{self.root}/{path}" for path in paths]
         with _full_disk_told():
-            for file in (*files, *{file.parent for file in files}):
+            for file in (*files, *{file.rpartition("/")[0] for file in files}):
                 with suppress(FileNotFoundError):  # delivered and purged meanwhile
                     _sync(file)
 
-    def _have_folder(self, folder: Path) -> None:
+    def _have_folder(self, folder: str) -> None:
         if folder in self._known_folders:
             return
         with self._folders:  # nobody may count on a folder that is not synced, whichever process made it
-            folder.mkdir(mode=0o700, exist_ok=True)
+            Path(folder).mkdir(mode=0o700, exist_ok=True)
             _sync(self._studies)
             if len(self._known_folders) >= _KNOWN_FOLDERS:
                 self._known_folders.clear()
@@ -322,18 +356,32 @@ class Spool:
         used = (state.f_blocks - state.f_bfree) * state.f_frsize
         return used, used + state.f_bavail * state.f_frsize
 
-    def check_free(self) -> None:
-        """Refuse what would fill the disk.
+    def check_free(self, coming: int = 0) -> None:
+        """Refuse what would fill the disk; it is looked at now and then, not for every few bytes.
+
+        Parameters
+        ----------
+        coming : int
+            Bytes that are about to be written; 0 to look in any case.
 
         Raises
         ------
         SpoolFullError
         """
+        now = time.monotonic()
+        self._until_look -= coming
+        if coming and now - self._looked < _LOOK_SECONDS and self._until_look > 0:
+            return
+        self._until_look = 0  # unless there is known to be space
         used, usable = self.fullness
-        if usable - used < self._minimum_free:
+        room = usable - used - self._minimum_free
+        if room < 0:
             raise SpoolFullError("less space is free than data.minimum_free_mib asks for")
-        if self._highest_percent is not None and used > self._highest_percent / 100 * usable:
-            raise SpoolFullError("the disk is fuller than retention.refuse_above_percent")
+        if self._highest_percent is not None:
+            room = min(room, int(self._highest_percent / 100 * usable) - used)
+            if room < 0:
+                raise SpoolFullError("the disk is fuller than retention.refuse_above_percent")
+        self._looked, self._until_look = now, min(_LOOK_BYTES, room // _LOOK_SHARE)
 
 
 class IncomingFile:
@@ -345,18 +393,15 @@ class IncomingFile:
         Bytes of its data set so far.
     """
 
-    def __init__(self, spool: Spool, path: Path, head: bytes, synced: bool) -> None:
+    def __init__(self, spool: Spool, path: str, head: bytes, synced: bool) -> None:
         self._spool = spool
         self._path = path
         self._synced = synced
         self.size = 0
+        self._head = head  # written with the first part: one system call less for a small object
+        self._offset = self._written_back = len(head)
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            self._offset = self._written_back = len(head)
-            _write_all(self._descriptor, head)
-        except BaseException:
-            self.discard()
-            raise
+        self._named = True
 
     def write(self, part: bytes | memoryview) -> None:
         """Add the next bytes of the data set, encoded as received; they are never decoded.
@@ -367,12 +412,11 @@ class IncomingFile:
             If the disk fails; `SpoolFullError` where there is no space.
         """
         with _full_disk_told():
-            descriptor = self._open()
-            _write_all(descriptor, part)
+            descriptor = self._open(part)
             self.size += len(part)
             end = self._offset + self.size
             if end - self._written_back >= _WRITE_BACK:
-                self._spool.check_free()
+                self._spool.check_free(end - self._written_back)
                 _write_back(descriptor, self._written_back, end - self._written_back)
                 self._written_back = end
 
@@ -384,6 +428,8 @@ class IncomingFile:
 
     def place(self, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
         """Sync the file and give it its place among those of its study.
+
+        Until `discard` it keeps its other name as well: that says that it may not be in the ledger yet.
 
         Returns
         -------
@@ -406,8 +452,11 @@ class IncomingFile:
             return self._spool.place(
                 self._path, self._offset, study_instance_uid, sop_instance_uid, synced=self._synced
             )
-        finally:
+        except BaseException:
             self.discard()
+            raise
+        finally:
+            self._close()
 
     def set_aside(self, study_instance_uid: str, sop_instance_uid: str) -> None:
         """Give the file its place among the priors, apart from the studies; unsynced, as it can be fetched again.
@@ -425,14 +474,33 @@ class IncomingFile:
 
     def discard(self) -> None:
         """Leave nothing of it where it was written; without effect on what is in place."""
+        self._close()
+        if self._named:
+            self._named = False
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+    def hand_over(self) -> str:
+        """Where it was written; whoever asks removes that name once the object is in the ledger."""
+        self._named = False
+        return self._path
+
+    def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-            self._path.unlink(missing_ok=True)
 
-    def _open(self) -> int:
+    def _open(self, part: bytes | memoryview = b"") -> int:
+        """The descriptor, once what stands before a part and the part itself are written."""
         if self._descriptor is None:
             raise SpoolError("the file was given up")
+        if self._head:
+            head, self._head = self._head, b""
+            written = os.writev(self._descriptor, (head, part))
+            if written < len(head):
+                _write_all(self._descriptor, head[written:])
+            part = memoryview(part)[max(written - len(head), 0) :]
+        _write_all(self._descriptor, part)
         return self._descriptor
 
 
@@ -489,19 +557,19 @@ def is_conflict(path: str) -> bool:
     return "_" in path.rpartition("/")[2]
 
 
-def _link(folder: Path, sop_instance_uid: str, file: Path, offset: int) -> tuple[Stored, Path]:
-    """Put a file among those with its UID, unless one of them is the same."""
+def _link(folder: str, sop_instance_uid: str, file: str, offset: int) -> tuple[Stored, str]:
+    """Put a file among those with its UID, unless one of them is the same; with its name."""
     number = 1
     while True:
-        target = folder / (f"{sop_instance_uid}.dcm" if number == 1 else f"{sop_instance_uid}_{number}.dcm")
+        name = f"{sop_instance_uid}.dcm" if number == 1 else f"{sop_instance_uid}_{number}.dcm"
         try:
-            os.link(file, target)
+            os.link(file, f"{folder}/{name}")
         except FileExistsError:
-            if _same_data_set(target, file, offset):
-                return Stored.SAME, target
+            if _same_data_set(Path(folder, name), Path(file), offset):
+                return Stored.SAME, name
             number += 1
         else:
-            return (Stored.NEW if number == 1 else Stored.CONFLICT), target
+            return (Stored.NEW if number == 1 else Stored.CONFLICT), name
 
 
 def _same_data_set(path: Path, other: Path, other_offset: int) -> bool:
@@ -548,7 +616,7 @@ def _system_write_back() -> Callable[[int, int, int], object]:
 _write_back: Final = _system_write_back()
 
 
-def _sync(path: Path) -> None:
+def _sync(path: Path | str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

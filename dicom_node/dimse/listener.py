@@ -1,11 +1,11 @@
-"""The verification and storage SCP (PS3.4 A and B): an image is synced, in place and in the ledger before Success."""
+"""The verification and storage SCP (PS3.4 A and B): an image is synced and in place before Success."""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Callable, Collection
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import structlog
 from pydicom.dataset import Dataset
@@ -80,16 +80,16 @@ class Listener:
         self._admission = Admission(
             settings, {settings.aet, *called_aets}, Users(users, required=settings.require_user)
         )
-        self._storage = Storage(spool, ledger, synced=settings.durability == "instance")
-        self._unsynced: dict[Association, list[str]] = {}
-        self._services = services
-        self._server: Server | None = None
-        self._transfers = Transfers(ledger, on_evidence)
-        self._sent_by: dict[Association, Transfer] = {}
         unfit = data_path.why_not()
         if settings.fast and unfit:
             log.warning("the fast receive path is not used", reason=unfit)
         self._fast = settings.fast and not unfit
+        self._storage = Storage(spool, ledger, synced=settings.durability == "instance", prompt=not self._fast)
+        self._unsynced: dict[Association, list[str]] = {}
+        self._services = services
+        self._server: Server | None = None
+        self._transfers = Transfers(ledger, on_evidence, flush=self._storage.flush)
+        self._sent_by: dict[Association, Transfer] = {}
 
     def start(self) -> None:
         """Listen.
@@ -116,7 +116,7 @@ class Listener:
         entity.add_supported_context(Verification)
         for sop_class in storage_sop_classes():
             entity.add_supported_context(sop_class, list(transfer_syntaxes()))
-        services = equip(entity, self._services)
+        services = [(kind, self._entered_before(answer)) for kind, answer, *_ in equip(entity, self._services)]
         try:
             self._server = server = Server(
                 entity,
@@ -143,6 +143,7 @@ class Listener:
                 advice="another program may listen there; set listener.port",
             ) from None
         server.start()
+        self._storage.start()
         self._transfers.start()
         log.info("listening", aet=settings.aet, host=settings.host, port=settings.port, tls=tls is not None)
 
@@ -160,6 +161,7 @@ class Listener:
         for association in _established(server):
             association.abort()
         self._transfers.stop()
+        self._storage.stop()
 
     def _opened(self, event: evt.Event) -> None:
         _abort_on_errors(event.assoc)
@@ -183,10 +185,31 @@ class Listener:
         self._sent_by.pop(event.assoc, None)
 
     def _asked_to_end(self, event: evt.Event) -> None:
-        """With durability by association: the release is answered after this, and only if all is on the disk."""
+        """The release is answered after this: its sender finds in the ledger what it brought.
+
+        With durability by association it is answered only if all is on the disk.
+        """
         primitive = event.primitive  # type: ignore[attr-defined]  # what this event brings
-        if isinstance(primitive, A_RELEASE) and not self._sync(event.assoc):
+        if not isinstance(primitive, A_RELEASE):
+            return
+        if not self._sync(event.assoc):
             event.assoc.acse.send_abort(0)
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._storage.flush()
+        except NodeError as error:
+            log.warning("received images not entered yet", reason=str(error))
+
+    def _entered_before(self, answer: Callable[[evt.Event], Any]) -> Callable[[evt.Event], Any]:
+        """A handler of a service, which finds in the ledger whatever senders were told that is here."""
+
+        def answered(event: evt.Event) -> Any:
+            self._flush()
+            return answer(event)
+
+        return answered
 
     def _sync(self, association: Association) -> bool:
         try:

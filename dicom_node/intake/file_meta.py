@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 PREAMBLE: Final = b"\0" * 128 + b"DICM"
@@ -29,19 +30,37 @@ def encode(
     implementation_version, sending_aet, receiving_aet : str
         At most 16 characters.
     """
-    elements = b"".join(
-        (
-            _LONG.pack(2, 0x0001, b"OB", 2) + b"\0\1",
-            _element(0x0002, b"UI", sop_class_uid, b"\0"),
-            _element(0x0003, b"UI", sop_instance_uid, b"\0"),
-            _element(0x0010, b"UI", transfer_syntax_uid, b"\0"),
-            _element(0x0012, b"UI", implementation_class_uid, b"\0"),
-            _element(0x0013, b"SH", implementation_version, b" "),
-            _element(0x0017, b"AE", sending_aet, b" "),
-            _element(0x0018, b"AE", receiving_aet, b" "),
-        )
+    before, behind = _around(
+        sop_class_uid,
+        transfer_syntax_uid,
+        implementation_class_uid,
+        implementation_version,
+        sending_aet,
+        receiving_aet,
     )
+    elements = before + _element(0x0003, b"UI", sop_instance_uid, b"\0") + behind
     return PREAMBLE + _SHORT.pack(2, 0, b"UL", 4) + len(elements).to_bytes(4, "little") + elements
+
+
+@lru_cache
+def _around(
+    sop_class_uid: str,
+    transfer_syntax_uid: str,
+    implementation_class_uid: str,
+    implementation_version: str,
+    sending_aet: str,
+    receiving_aet: str,
+) -> tuple[bytes, bytes]:
+    """What stands before and behind the SOP instance UID: the same for all objects of a series."""
+    before = _LONG.pack(2, 0x0001, b"OB", 2) + b"\0\1" + _element(0x0002, b"UI", sop_class_uid, b"\0")
+    behind = (
+        _element(0x0010, b"UI", transfer_syntax_uid, b"\0"),
+        _element(0x0012, b"UI", implementation_class_uid, b"\0"),
+        _element(0x0013, b"SH", implementation_version, b" "),
+        _element(0x0017, b"AE", sending_aet, b" "),
+        _element(0x0018, b"AE", receiving_aet, b" "),
+    )
+    return before, b"".join(behind)
 
 
 def _element(element: int, vr: bytes, value: str, filler: bytes) -> bytes:

@@ -1,10 +1,10 @@
-"""Taking an object in, whatever brought it (C-STORE, STOW-RS, C-GET): safe on disk and in the ledger, or refused.
+"""Taking an object in, whatever brought it (C-STORE, STOW-RS, C-GET): safe on disk, and in the ledger or soon so.
 
 ::
 
     receiving = storage.begin(arrival)      refused: RefusedError; no space: SpoolFullError
     receiving.write(part) ...               straight to a file of its own in the spool
-    kept = receiving.finish()               identified, synced, in place, in the ledger: only now may Success be said
+    kept = receiving.finish()               identified, synced, in place: only now may Success be said
     receiving.abandon()                     instead, where the object does not arrive whole: nothing is left of it
 """
 
@@ -22,6 +22,7 @@ from dicom_node.intake import file_meta
 from dicom_node.intake.elements import images_of_study, leading_uids
 from dicom_node.intake.gathered import Gathered
 from dicom_node.intake.identity import DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
+from dicom_node.intake.promised import Promised
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
 from dicom_node.spool import IncomingFile, Spool, SpoolError, Stored, is_conflict
@@ -88,13 +89,36 @@ class Storage:
     ledger : Ledger
     synced : bool
         Whether each object is synced before `Receiving.finish` returns; else the caller does so by `Spool.sync`.
+    prompt : bool
+        Whether each object is in the ledger before `Receiving.finish` returns. Else it is some milliseconds later, or
+        at `flush`; `start` has to be called before the first one and `stop` at the end.
     """
 
-    def __init__(self, spool: Spool, ledger: Ledger, *, synced: bool = True) -> None:
+    def __init__(self, spool: Spool, ledger: Ledger, *, synced: bool = True, prompt: bool = True) -> None:
         self._synced = synced
         self.spool = spool
         self.ledger = ledger
         self._arrivals = Gathered(ledger)
+        self._promised = Promised(ledger)
+        self._prompt = prompt
+
+    def flush(self) -> None:
+        """Have all that was finished in the ledger; to be called before anyone looks there for a sender's objects.
+
+        Raises
+        ------
+        NodeError
+            If the ledger fails. What was finished is entered when it is back, or after the next start.
+        """
+        self._promised.flush()
+
+    def start(self) -> None:
+        """Begin to enter what was finished."""
+        self._promised.start()
+
+    def stop(self) -> None:
+        """Enter what waits for that."""
+        self._promised.stop()
 
     def begin(self, arrival: Arrival) -> Receiving:
         """Make ready for an object's data set.
@@ -105,7 +129,10 @@ class Storage:
             If the request alone says that the object cannot be taken.
         SpoolError
             If no file can be made for it; `SpoolFullError` where there is no space.
+        NodeError
+            If objects wait for the ledger, and it fails.
         """
+        self._promised.make_room()
         if not is_uid(arrival.sop_instance_uid):
             raise RefusedError("the request's SOP Instance UID is no UID", DOES_NOT_MATCH)
         head = file_meta.encode(
@@ -124,8 +151,15 @@ class Storage:
         uids = [uid for uid in (sop_instance_uid, series_instance_uid) if _may_be_own(uid)]
         return bool(uids) and self.ledger.intake.is_own_result(*uids)
 
-    def enter(self, stored: Stored, received: ReceivedInstance) -> None:
-        """Enter a stored object in the ledger."""
+    def enter(self, stored: Stored, received: ReceivedInstance, file: IncomingFile) -> None:
+        """Enter a stored object in the ledger, or have that done."""
+        if stored is Stored.NEW:
+            if self._prompt:
+                self._arrivals.enter(received)
+            else:
+                self._promised.add(received, file.hand_over())
+            return
+        self.flush()
         intake = self.ledger.intake
         if stored is Stored.SAME and intake.known_paths([received.path]):
             intake.touch([received.study_instance_uid])
@@ -137,9 +171,6 @@ class Storage:
                 sop_instance_uid=received.sop_instance_uid,
                 calling_aet=received.calling_aet,
             )
-        elif stored is Stored.NEW:
-            self._arrivals.enter(received)
-            log.debug("image stored", study=received.study_instance_uid, sop_instance_uid=received.sop_instance_uid)
         else:
             # In place, and not in the ledger: a crash came between, before its sender heard Success.
             intake.record(received)
@@ -186,7 +217,7 @@ class Receiving:
         return self._file.content()
 
     def finish(self) -> Kept:
-        """The object is whole: identify it, sync it, move it into place and enter it in the ledger.
+        """The object is whole: identify it, sync it, move it into place and have it entered in the ledger.
 
         Raises
         ------
@@ -226,6 +257,7 @@ class Receiving:
                 called_aet=arrival.called_aet,
                 path=path,
             ),
+            self._file,
         )
         return Kept(study, identity.series_instance_uid, stored, path)
 

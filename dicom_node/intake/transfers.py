@@ -34,9 +34,18 @@ class Transfers:
     ledger : Ledger
     on_evidence : callable, optional
         Called after the end of a transfer that may have completed a study.
+    flush : callable, optional
+        Has everything in the ledger that the transfers brought; raises `NodeError` where it cannot.
     """
 
-    def __init__(self, ledger: Ledger, on_evidence: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        on_evidence: Callable[[], None] = lambda: None,
+        *,
+        flush: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._flush = flush
         self._ledger = ledger
         self._on_evidence = on_evidence
         self._owner = new_owner()
@@ -63,9 +72,12 @@ class Transfers:
         """Tell the ledger whose images are arriving."""
         with self._lock:
             now = time.monotonic()
-            fresh = [transfer for transfer in self._open if transfer.heard_at > transfer.told_at]
+            fresh = [transfer for transfer in list(self._open) if transfer.heard_at > transfer.told_at]
+            if not fresh:
+                return
             begun = [(transfer, study) for transfer in fresh for study in transfer.studies - transfer.told]
             try:
+                self._flush()  # after `begun`: these studies are known then
                 self._ledger.sendings.heard(
                     self._owner,
                     [(transfer.id, study) for transfer, study in begun],
@@ -82,14 +94,14 @@ class Transfers:
     def expect(self, study_instance_uid: str, images: int) -> None:
         """A sender's headers say how many images a study has."""
         try:
+            self._flush()
             self._ledger.expectations.answered(study_instance_uid, HEADERS, images)
         except NodeError as error:
             log.warning("number of a study's images not entered", reason=str(error))
 
     def joins(self, transfer: Transfer) -> None:
-        """It has brought its first image."""
-        with self._lock:
-            self._open.add(transfer)
+        """It has brought its first image; without the lock, whose holder may be waiting for the ledger."""
+        self._open.add(transfer)
 
     def ended(self, transfer: Transfer) -> None:
         """Tell the ledger at once how a transfer ended."""
@@ -98,6 +110,7 @@ class Transfers:
                 return
             self._open.discard(transfer)
             try:
+                self._flush()
                 expected = self._ledger.sendings.ended(
                     self._owner, transfer.id, transfer.studies, transfer.study, released=transfer.released
                 )

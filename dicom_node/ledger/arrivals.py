@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, bindparam, case, insert, update
 from sqlalchemy.orm import Session
@@ -21,7 +23,10 @@ _ADVANCE: Final = (
     .where(_RUN.c.id == bindparam("run"), _RUN.c.gathers)
     .values(last_image_at=case((_RUN.c.last_image_at < _NOW, _NOW), else_=_RUN.c.last_image_at))
 )
-_ENTER: Final = insert(Instance.__table__)  # type: ignore[arg-type]
+_FIELDS: Final = tuple(field.name for field in fields(ReceivedInstance))
+_COLUMNS: Final = (*_FIELDS, "run_id", "received_at")
+_ENTER: Final = insert(Instance.__table__).values({name: bindparam(name) for name in _COLUMNS}).inline()  # type: ignore[arg-type]
+_values_of: Final = attrgetter(*_FIELDS)
 _KNOWN_RUNS: Final = 1000
 
 
@@ -48,28 +53,22 @@ class Arrivals(Intake):
             # In order, so that two processes that enter images of the same studies cannot lock each other out.
             studies = sorted({one.study_instance_uid for one in instances})
             runs = {study: self._join(connection, study) for study in studies}
-            now = self._clock()
-            connection.execute(
-                _ENTER,
-                [
-                    {
-                        "study_instance_uid": one.study_instance_uid,
-                        "run_id": runs[one.study_instance_uid],
-                        "series_instance_uid": one.series_instance_uid,
-                        "sop_instance_uid": one.sop_instance_uid,
-                        "sop_class_uid": one.sop_class_uid,
-                        "transfer_syntax_uid": one.transfer_syntax_uid,
-                        "calling_aet": one.calling_aet,
-                        "called_aet": one.called_aet,
-                        "path": one.path,
-                        "received_at": now,
-                    }
-                    for one in instances
-                ],
-            )
+            self._insert(connection, [(*_values_of(one), runs[one.study_instance_uid]) for one in instances])
         if len(self._runs) > _KNOWN_RUNS:
             self._runs.clear()
         self._runs.update(runs)
+
+    def _insert(self, connection: Connection, rows: Sequence[tuple[str, ...]]) -> None:
+        """By the driver's own parameters: the library's way with them takes longer than the database does."""
+        compiled = _ENTER.compile(dialect=connection.dialect)
+        time = _RUN.c.last_image_at.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+        now: Any = self._clock()
+        if time is not None:
+            now = time(now)
+        named = [dict(zip(_COLUMNS, (*row, now), strict=True)) for row in rows]
+        order = compiled.positiontup  # None where the driver's parameters have names
+        values: Any = named if order is None else [tuple(row[name] for name in order) for row in named]
+        connection.exec_driver_sql(str(compiled), values)
 
     def _join(self, connection: Connection, study_instance_uid: str) -> str:
         run = self._runs.get(study_instance_uid)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
@@ -53,13 +53,16 @@ class DatabaseError(NodeError):
     ----------
     overtaken : bool
         Whether another process entered the same row at the same moment, so that asking again succeeds.
+    of_the_rows : bool
+        Whether it is about the rows that were to be written; other ones can be.
     """
 
     retry = True
 
-    def __init__(self, kind: str, *, overtaken: bool = False) -> None:
+    def __init__(self, kind: str, *, overtaken: bool = False, of_the_rows: bool = False) -> None:
         super().__init__(f"the ledger's database failed ({kind})")
         self.overtaken = overtaken
+        self.of_the_rows = overtaken or of_the_rows
 
 
 class Database:
@@ -175,7 +178,8 @@ class Database:
         except (DBAPIError, PoolTimeoutError) as error:
             cause = getattr(error, "orig", None) or error
             overtaken = isinstance(error, IntegrityError) or getattr(cause, "sqlstate", None) in _OVERTAKEN
-            raise DatabaseError(type(cause).__name__, overtaken=overtaken) from None
+            of_the_rows = isinstance(error, DataError)
+            raise DatabaseError(type(cause).__name__, overtaken=overtaken, of_the_rows=of_the_rows) from None
 
     def migrate(self) -> None:
         """Bring the tables up to this version; safe when several processes start at once."""

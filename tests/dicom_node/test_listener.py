@@ -187,17 +187,34 @@ def test_a_full_disk_leaves_the_object_with_its_sender(tmp_path: Path) -> None:
 
 
 def test_a_ledger_that_fails_leaves_the_object_with_its_sender(scp: Scp, tmp_path: Path) -> None:
-    file = StoredFile.open(written(tmp_path, image()))
-    enter, record = scp.ledger.arrivals.enter, scp.ledger.intake.record
+    first, second = (StoredFile.open(written(tmp_path, image("1.2.3"))) for _ in range(2))
+    enter = scp.ledger.arrivals.enter
 
     def fail(*_arguments: object, **_options: object) -> str:
         raise NodeError("the ledger's database failed")
 
-    scp.ledger.arrivals.enter = scp.ledger.intake.record = fail  # type: ignore[method-assign,assignment]
-    assert send([file], scp.peer)[0].status == 0xA700
-    scp.ledger.arrivals.enter, scp.ledger.intake.record = enter, record  # type: ignore[method-assign]
-    assert send([file], scp.peer)[0].status == 0
-    assert scp.ledger.studies()[0].instances == 1
+    scp.ledger.arrivals.enter = fail  # type: ignore[method-assign,assignment]
+    assert send([first], scp.peer)[0].status == 0, "it is in place, and entered once the ledger is back"
+    assert send([second], scp.peer)[0].status == 0xA700
+    scp.ledger.arrivals.enter = enter  # type: ignore[method-assign]
+    assert send([second], scp.peer)[0].status == 0
+    assert scp.ledger.studies()[0].instances == 2
+    assert list((scp.spool.root / "incoming").iterdir()) == []
+
+
+def test_a_ledger_that_fails_without_the_fast_path_leaves_the_object_with_its_sender(tmp_path: Path) -> None:
+    with Scp(tmp_path, fast=False) as scp:
+        file = StoredFile.open(written(tmp_path, image()))
+        enter, record = scp.ledger.arrivals.enter, scp.ledger.intake.record
+
+        def fail(*_arguments: object, **_options: object) -> str:
+            raise NodeError("the ledger's database failed")
+
+        scp.ledger.arrivals.enter = scp.ledger.intake.record = fail  # type: ignore[method-assign,assignment]
+        assert send([file], scp.peer)[0].status == 0xA700
+        scp.ledger.arrivals.enter, scp.ledger.intake.record = enter, record  # type: ignore[method-assign]
+        assert send([file], scp.peer)[0].status == 0
+        assert scp.ledger.studies()[0].instances == 1
 
 
 def test_own_results_are_acknowledged_and_never_stored(scp: Scp, tmp_path: Path) -> None:
@@ -266,6 +283,7 @@ def test_an_image_on_its_way_resets_the_quiet_time_of_its_association_s_last_stu
     def last_image_at() -> dict[str, datetime]:
         return {run.study_instance_uid: run.last_image_at for run in scp.ledger.intake.receiving()}
 
+    assert wait_until(lambda: len(last_image_at()) == 2), "not entered"
     before = last_image_at()
     transport = association.dul.socket
     assert transport is not None

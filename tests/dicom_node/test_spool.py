@@ -189,11 +189,20 @@ def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
     for name in (gone, "another-host:1:1", "another-host:2:2"):
         (incoming / f"{name}:1.part").write_bytes(b"half")
     os.utime(incoming / "another-host:2:2:1.part", (0, 0))
+    placed = incoming / f"{gone}:2.part"
+    placed.write_bytes(b"whole")
+    (tmp_path / "studies" / "1.2.3").mkdir()
+    (tmp_path / "studies" / "1.2.3" / "1.2.3.4.dcm").write_bytes(b"another one")
+    os.link(placed, tmp_path / "studies" / "1.2.3" / "1.2.3.4_2.dcm")
+    (left,) = spool.left_in_place()
+    assert spool.place_of(left, "1.2.3", "1.2.3.4") == "studies/1.2.3/1.2.3.4_2.dcm"
+    assert spool.place_of(left, "1.2.3", "1.2.3.5") is None
     arriving = spool.incoming(b"head")
     assert spool.clean() == 2
-    left = {path.name for path in incoming.iterdir()}
-    assert len(left) == 2
-    assert "another-host:1:1:1.part" in left
+    placed.unlink()
+    names = {path.name for path in incoming.iterdir()}
+    assert len(names) == 2
+    assert "another-host:1:1:1.part" in names
     arriving.discard()
 
 
