@@ -16,9 +16,9 @@ one that reads from the socket, so that both read from one buffer. It runs in th
                        ┌────▶│ COMMAND               │   a P-DATA-TF that begins with a whole C-STORE-RQ
                        │     └───────────┬───────────┘   command set in an accepted storage context
        response sent,  │                 ▼
-       in place and    │     ┌───────────────────────┐   each fragment is written as it comes; the thread
-       in the ledger   └─────│ DATA SET              │   leaves between two PDUs where the library has
-       before Success        └───────────────────────┘   something to send, and comes back
+       in place        │     ┌───────────────────────┐   each fragment is written as it comes; the thread
+       before Success  └─────│ DATA SET              │   leaves between two PDUs where the library has
+                             └───────────────────────┘   something to send, and comes back
 
 In DATA SET, what is out of the ordinary (a fragment of a command or of another context, an empty value, an item that
 ends beyond its PDU) is given back as well: a message with the fragments so far is put into the library, and the rest of

@@ -88,7 +88,7 @@ def _enter(ledger: Ledger, received: ReceivedInstance) -> None:
 
 
 class Adopter:
-    """Adopts what a process left that was killed while the node runs on.
+    """Adopts what a process left that was killed while the node runs on, and removes what that had half written.
 
     Parameters
     ----------
@@ -114,6 +114,7 @@ class Adopter:
     def _run(self) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):
             try:
+                self._spool.clean()
                 adopt_left(self._spool, self._ledger)
             except (NodeError, OSError) as error:
                 log.warning("files of a process that is gone wait for adoption", reason=type(error).__name__)
