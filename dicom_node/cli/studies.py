@@ -226,8 +226,10 @@ def _print_record(record: StudyRecord) -> None:
         counts = (run.instances, route, run.plan or "", found, run.attempts, run.reason)
         runs.add_row(*map(str, (run.number, run.state, _time(run.changed_at), *counts)))
     out.print(runs)
+    numbers = {run.id: str(run.number) for run in record.runs}
     if record.deliveries:
         sent = Table(
+            "run",
             "result",
             "destination",
             "state",
@@ -240,7 +242,9 @@ def _print_record(record: StudyRecord) -> None:
         )
         for item in record.deliveries:
             status = "" if item.status is None else f"0x{item.status:04X}"
-            sent.add_row(item.kind, item.destination, item.state, str(item.attempts), status, item.reason)
+            sent.add_row(
+                numbers[item.run_id], item.kind, item.destination, item.state, str(item.attempts), status, item.reason
+            )
         out.print(sent)
     elif record.results:
         out.print(f"Results: {', '.join(item.kind for item in record.results)}; no destination")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from fronts import stored
 from pydicom.data import get_testdata_file
 from typer.main import get_command
 
@@ -20,6 +21,7 @@ from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import EventRecord, ReceivedInstance
 from dicom_node.settings import Settings
+from dicom_node.spool import Spool
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -307,6 +309,11 @@ def test_a_study_s_count_is_shown(run: Run, ledger: Ledger) -> None:
     ledger.expectations.answered("1.2.3", "archive", 300)
     assert "300 images in all, says archive" in run("study", "1.2.3")[1]
     assert json.loads(run("study", "1.2.3", "--json")[1])["expected"] == 300
+
+
+def test_results_of_a_study_are_told_with_their_run_and_destination(run: Run, ledger: Ledger) -> None:
+    stored(ledger, Spool(Settings.load().data.path), ["pacs"], study="1.2.9")
+    assert re.search(r"^ 1 +seg +pacs +PENDING +0", run("study", "1.2.9")[1], re.MULTILINE)
 
 
 @pytest.mark.usefixtures("ledger")
