@@ -190,7 +190,9 @@ class Performance:
         except NodeError as error:
             self._not_fetched(item, error.explained, again=error.retry)
             return
-        if found.ok:
+        if found.ok and found.completed == found.not_kept and self._items.run_of(study) is None:
+            self._not_fetched(item, f"{source.name} gave no image to read", again=False)
+        elif found.ok:
             if series:
                 self._ledger.intake.close(study, "all series that its workitem names were fetched")
             self._items.move(item, WorkitemState.READING)

@@ -268,6 +268,17 @@ def test_a_study_that_cannot_be_fetched_is_canceled_with_the_reason(
     assert "another study" in site.steps.reason(odd)
 
 
+def test_a_series_that_the_archive_does_not_have_is_not_waited_for(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    uid = site.steps.add(site.study())
+    site.steps.items[uid].InputInformationSequence[0].SeriesInstanceUID = "1.2.3"
+    performer = site.performer()
+    for _ in range(4):
+        performer.step()
+    assert site.steps.state(uid) == "CANCELED"
+    assert "no image" in site.steps.reason(uid)
+
+
 def test_workitems_of_other_codes_and_those_that_are_not_ready_are_left_to_others(
     open_site: Callable[..., Site],
 ) -> None:

@@ -207,7 +207,10 @@ class Archive:
             yield 0xFF00, match
 
     def get(self, event: evt.Event) -> Iterator[Any]:
+        series = event.identifier.get("SeriesInstanceUID") or ()
+        wanted = [series] if isinstance(series, str) else series
         images = self.images.get(str(event.identifier.StudyInstanceUID), [])
+        images = [one for one in images if not wanted or one.SeriesInstanceUID in wanted]
         yield len(images)
         for one in images:
             self.hold.wait(20)
