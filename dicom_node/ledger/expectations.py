@@ -62,17 +62,20 @@ class Expectations(Part):
             Name of the source that was asked; `HEADERS` for the sender itself.
         instances : int or None
         """
-        with self._database.write() as session:
-            now = self._clock()
+
+        def work(session: Session) -> None:
+            now, number = self._clock(), instances
             found = session.get(Expectation, study_instance_uid, with_for_update=True)
             if found is None:
                 found = Expectation(study_instance_uid=study_instance_uid, source=source, since=now)
                 session.add(found)
             elif source == HEADERS == found.source:
-                instances = max(instances or 0, found.instances or 0)  # one of them was made before others
-            elif (found.source, found.instances) != (source, instances):
+                number = max(number or 0, found.instances or 0)  # one of them was made before others
+            elif (found.source, found.instances) != (source, number):
                 found.since = now
-            found.source, found.instances, found.asked_at = source, instances, now
+            found.source, found.instances, found.asked_at = source, number, now
+
+        self._again_if_overtaken(work)
 
     def met(self, settle_seconds: float) -> list[tuple[OpenRun, str]]:
         """Runs whose study has arrived as a whole, each with the proof in words.

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import TypeVar
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from dicom_node.ledger.database import DatabaseError
 from dicom_node.ledger.models import Event, Instance, Result, Run, Sending, Study
 from dicom_node.ledger.part import Part, unknown_study
 from dicom_node.ledger.records import OpenRun, ReceivedInstance
 from dicom_node.ledger.states import GATHERING, State
 from engine.errors import NodeError
-
-T = TypeVar("T")
 
 
 class Intake(Part):
@@ -221,17 +217,6 @@ class Intake(Part):
         if study is None or run is None:
             raise unknown_study(study_instance_uid)
         return study, run
-
-    def _again_if_overtaken(self, work: Callable[[Session], T]) -> T:
-        """Run a transaction; once more where another process entered the same study or run at the same moment."""
-        try:
-            with self._database.write() as session:
-                return work(session)
-        except DatabaseError as error:
-            if not error.overtaken:
-                raise
-        with self._database.write() as session:
-            return work(session)
 
     def _study(self, session: Session, study_instance_uid: str) -> None:
         if session.get(Study, study_instance_uid) is None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import delete, select, true, update
 from sqlalchemy.orm import Session
 
-from dicom_node.ledger.database import Database
+from dicom_node.ledger.database import Database, DatabaseError
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Lease, Result, Run
 from dicom_node.ledger.records import StoredResult
 from dicom_node.ledger.states import State, check_transition
 from dicom_node.process import owner_is_gone
 from engine.errors import NodeError
 
+T = TypeVar("T")
 Clock = Callable[[], datetime]
 Monotonic = Callable[[], float]
 
@@ -29,6 +31,17 @@ class Part:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+
+    def _again_if_overtaken(self, work: Callable[[Session], T]) -> T:
+        """Run a transaction; once more where another process entered the same row at the same moment."""
+        try:
+            with self._database.write() as session:
+                return work(session)
+        except DatabaseError as error:
+            if not error.overtaken:
+                raise
+        with self._database.write() as session:
+            return work(session)
 
     def _move(self, session: Session, run: Run, state: State, reason: str = "", kind: str = "transition") -> None:
         """Change a run's state; the same transaction writes the event."""

@@ -15,6 +15,7 @@ from sqlalchemy import MetaData, create_engine, text, update
 
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
 from dicom_node.ledger.database import alembic_config
+from dicom_node.ledger.expectations import HEADERS
 from dicom_node.ledger.keeping import Terms
 from dicom_node.ledger.models import Base, Instance
 from dicom_node.ledger.part import run_key
@@ -509,6 +510,29 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_it() -> None:
         with pytest.raises(SettingsError) as caught:
             Ledger(url)
         assert "secret" not in str(caught.value)
+
+
+def test_of_two_numbers_that_headers_say_at_the_same_moment_the_larger_counts(ledger: Ledger) -> None:
+    studies = [f"1.2.{number}" for number in range(20)]
+    for study in studies:
+        ledger.intake.record(received(study, f"{study}.4"))
+    barrier, failed = threading.Barrier(2), list[NodeError]()
+
+    def say(images: int) -> None:
+        for study in studies:
+            barrier.wait()
+            try:
+                ledger.expectations.answered(study, HEADERS, images)
+            except NodeError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=say, args=(images,)) for images in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert {ledger.study(study).expected for study in studies} == {3}
 
 
 def test_run_keys_name_runs() -> None:
