@@ -97,8 +97,9 @@ def set_up_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
         library.handlers.clear()
         library.propagate = True
         library.setLevel(max(level, logging.WARNING))
-    # Withheld, its lines say nothing; what a refused connection means is logged by whoever asked for it.
-    logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
+    # Withheld, their lines say nothing; what a refused connection or association means is logged by whoever asked.
+    for name in ("pynetdicom.transport", "pynetdicom.acse"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -72,6 +72,16 @@ def test_the_examples_of_settings_are_right_and_show_every_table_that_a_site_con
     assert shown >= {"entries", "tls", "dimse_users", "destinations", "sources", "worklists", "dicomweb", "retention"}
 
 
+def test_no_help_loses_what_stands_in_brackets() -> None:
+    """Rich takes a word in brackets for a style, and shows nothing."""
+    pages = [get_command(app)]
+    while pages:
+        page = pages.pop()
+        pages += getattr(page, "commands", {}).values()
+        texts = [page.help or "", *(getattr(parameter, "help", None) or "" for parameter in page.params)]
+        assert not [text for text in texts if re.search(r"(?<!\\)\[\[?[a-z_]+\]", text)], page.name
+
+
 def test_make_targets_are_documented() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))

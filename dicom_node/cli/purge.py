@@ -40,7 +40,7 @@ def purge(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Remove images, readings and results that are due by [retention], and never what was not delivered.
+    """Remove images, readings and results that are due by the retention table, and never what was not delivered.
 
     Studies that are on their way, held or being read stay, and so do results that a destination has yet to commit to.
     The ledger keeps its record of everything.

@@ -58,9 +58,14 @@ def studies(
     with open_ledger(config) as ledger:
         found = ledger.studies(wanted)
         paused = ledger.switches.paused()
+        waited_for = ledger.destinations.all(())
     for work, switched in paused.items():
         reason = f" ({switched.reason})" if switched.reason else ""
         typer.echo(f"{work} is paused since {_time(switched.at)}{reason}", err=as_json)
+    for destination in waited_for:
+        if destination.paused_at is not None:
+            since = _time(destination.paused_at)
+            typer.echo(f"{destination.name} is paused since {since}; {destination.waiting} results wait", err=as_json)
     if as_json:
         _print_json([asdict(item) for item in found])
         return

@@ -314,6 +314,8 @@ def test_a_study_s_count_is_shown(run: Run, ledger: Ledger) -> None:
 def test_results_of_a_study_are_told_with_their_run_and_destination(run: Run, ledger: Ledger) -> None:
     stored(ledger, Spool(Settings.load().data.path), ["pacs"], study="1.2.9")
     assert re.search(r"^ 1 +seg +pacs +PENDING +0", run("study", "1.2.9")[1], re.MULTILINE)
+    ledger.destinations.pause("pacs")
+    assert re.match(r"pacs is paused since .*; 2 results wait\n", run("studies")[1])
 
 
 @pytest.mark.usefixtures("ledger")

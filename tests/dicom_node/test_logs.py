@@ -51,6 +51,7 @@ def test_events_are_json_lines_with_time_level_and_fields() -> None:
 def test_words_of_dicom_libraries_are_withheld() -> None:
     stream = captured()
     logging.getLogger("pynetdicom.assoc").debug("Patient %s", NAME)
+    logging.getLogger("pynetdicom.acse").error("Association Rejected")  # told by whoever asked for the association
     logging.getLogger("pynetdicom.assoc").error(f"Failed to decode {NAME}")
     logging.getLogger("celery.app.trace").error(
         "Task %(name)s[%(id)s] %(description)s: %(exc)s",
