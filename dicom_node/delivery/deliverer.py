@@ -6,7 +6,6 @@ then one question at intervals stands for all that waits.
 
 from __future__ import annotations
 
-import random
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from dicom_node.backoff import delay_after
 from dicom_node.delivery.transport import Transport, open_transport
 from dicom_node.dimse.scu import PeerError, SendResult, StoredFile
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
@@ -28,7 +28,6 @@ from engine.errors import MedregaError, NodeError, SettingsError
 PERMANENT_ATTEMPTS: Final = 3
 """So often at least is tried what a peer refused for good, and until it says the same twice running: a peer that comes
 back after hours, with its settings not loaded yet, gets another chance."""
-_JITTER: Final = 0.2
 _SLOWEST: Final = 1 << 16
 """Bytes in a second of the slowest line, on which a shipment stays one worker's."""
 
@@ -171,10 +170,7 @@ class Deliverer:
         refused = not retry and attempts >= PERMANENT_ATTEMPTS and reason == item.reason
         if refused or now - item.since >= timedelta(hours=settings.max_hours):
             return Outcome(item.id, DeliveryState.FAILED, status, reason)
-        delay = min(settings.first_delay_seconds * 2.0 ** min(attempts - 1, 30), settings.max_delay_seconds)
-        # Jitter keeps studies that failed together from knocking together; no secret depends on it.
-        delay *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
-        return Outcome(item.id, DeliveryState.PENDING, status, reason, now + timedelta(seconds=delay))
+        return Outcome(item.id, DeliveryState.PENDING, status, reason, now + delay_after(attempts, settings))
 
 
 def _together(outcomes: list[Outcome]) -> list[Outcome]:

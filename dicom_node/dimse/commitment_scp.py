@@ -25,6 +25,7 @@ from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_role
 
+from dicom_node.backoff import delay_after
 from dicom_node.dimse.commitment import (
     CLASS_INSTANCE_CONFLICT,
     NO_SUCH_INSTANCE,
@@ -50,7 +51,6 @@ QUIET_SECONDS: Final = 1.0
 """A sender whose association has been quiet for so long after its request is taken to wait for the report there."""
 _HERE_SECONDS: Final = 15.0
 """So long a sender's own association counts; after it, or a crash, the ledger says that the report is due."""
-_JITTER: Final = 0.2
 _PROCESSING_FAILURE: Final = 0x0110
 _INVALID_ARGUMENT: Final = 0x0115
 _NO_SUCH_ACTION: Final = 0x0123
@@ -259,10 +259,8 @@ class CommitmentScp:
 
     def _again(self, owed: OwedReport, error: NodeError) -> None:
         settings, now = self._settings.commitment, self._ledger.clock()
-        delay = min(settings.first_delay_seconds * 2.0 ** min(owed.attempts, 30), settings.max_delay_seconds)
-        delay *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - senders that failed together, not a secret
         given_up = now - owed.since >= timedelta(hours=settings.max_hours)
-        at = None if given_up else now + timedelta(seconds=delay)
+        at = None if given_up else now + delay_after(owed.attempts + 1, settings)
         self._ledger.commitments.not_told(owed.transaction_uid, error.explained, at)
         (log.error if given_up else log.warning)(
             "commitment given up" if given_up else "commitment not reported",

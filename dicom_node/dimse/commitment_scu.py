@@ -6,7 +6,6 @@ listener, and counts by its transaction, however late it comes.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from datetime import timedelta
@@ -16,6 +15,7 @@ import structlog
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 
+from dicom_node.backoff import delay_after
 from dicom_node.dimse.commitment import (
     ALL_KEPT,
     REQUEST,
@@ -36,7 +36,6 @@ from dicom_node.ledger.records import CommitmentRequest
 from dicom_node.settings import Destination, Settings
 from engine.errors import NodeError
 
-_JITTER: Final = 0.2
 _PROCESSING_FAILURE: Final = 0x0110
 _NO_SUCH_EVENT: Final = 0x0113
 _INVALID_ARGUMENT: Final = 0x0115
@@ -155,10 +154,8 @@ class CommitmentScu:
 
     def _again(self, request: CommitmentRequest, destination: str, error: NodeError) -> None:
         settings, now = self._settings.commitment, self._ledger.clock()
-        delay = min(settings.first_delay_seconds * 2.0 ** min(request.number - 1, 30), settings.max_delay_seconds)
-        delay *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - studies that failed together, not a secret
         given_up = self._is_late(request)
-        at = None if given_up else now + timedelta(seconds=delay)
+        at = None if given_up else now + delay_after(request.number, settings)
         self._ledger.commitments.not_requested(request.transaction_uid, error.explained, at)
         (log.error if given_up else log.warning)(
             "commitment given up" if given_up else "commitment not requested",
