@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,11 +97,11 @@ def ours(paths: list[Path], peer: Peer, *, fast: bool = True) -> None:
     assert all(result.status == 0 for result in results)
 
 
-def theirs(paths: list[Path], peer: Peer) -> None:
+def theirs(paths: list[Path], peer: Peer, environment: Mapping[str, str] = ENVIRONMENT) -> None:
     """Send by DCMTK."""
     contexts = _contexts(paths)
     command = ["/usr/bin/storescu", "-xf", str(contexts), "ALL", "-aec", peer.aet, "+sd"]
-    subprocess.run([*command, peer.host, str(peer.port), str(paths[0].parent)], env=ENVIRONMENT, check=True)
+    subprocess.run([*command, peer.host, str(peer.port), str(paths[0].parent)], env=environment, check=True)
 
 
 def _contexts(paths: list[Path]) -> Path:
