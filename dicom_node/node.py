@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from dicom_node.worklist.performer import Performer
 
 LISTENER_DRAIN_SECONDS: Final = 5
-_MIB: Final = 1 << 20
 
 log = structlog.get_logger(__name__)
 
@@ -99,11 +98,7 @@ class Node:
             stack.enter_context(_OnlyOne(settings.data.path / name))
         ledger = Ledger.open(settings)
         stack.callback(ledger.close)
-        spool = Spool(
-            settings.data.path,
-            settings.data.minimum_free_mib * _MIB,
-            highest_percent=settings.retention.refuse_above_percent,
-        )
+        spool = Spool.of(settings)
         if self._front:
             spool.clean()
             adopt_left(spool, ledger)

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_file_meta_info
@@ -41,10 +41,12 @@ from engine.study import READ_ERRORS
 
 if TYPE_CHECKING:
     from dicom_node.ledger.records import Claim, StoredInstance
+    from dicom_node.settings import Settings
 
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _RUN: Final = re.compile(r"[0-9a-f]{32}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_MIB: Final = 1 << 20
 _CHUNK: Final = 1 << 20
 _ABANDONED_SECONDS: Final = 3600
 """A file that nothing was added to for so long does not arrive any more, whoever was writing it."""
@@ -105,6 +107,12 @@ class Spool:
         with _full_disk_told():
             for folder in (self.root, self._incoming, self._studies, self.root / "readings", self.root / "results"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The spool of a node, which refuses what would fill its disk."""
+        free, percent = settings.data.minimum_free_mib * _MIB, settings.retention.refuse_above_percent
+        return cls(settings.data.path, free, highest_percent=percent)
 
     def clean(self) -> int:
         """Remove what a crash left half written; how many files.

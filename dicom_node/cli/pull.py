@@ -57,11 +57,7 @@ def pull(
         raise typer.BadParameter(f"{entry} is no entry point; known are {known}", param_hint="--entry")
     ledger = Ledger.open(settings)
     try:
-        spool = Spool(
-            settings.data.path,
-            settings.data.minimum_free_mib << 20,
-            highest_percent=settings.retention.refuse_above_percent,
-        )
+        spool = Spool.of(settings)
         storage = Storage(spool, ledger)
         cancel = Cancel()
         with progress() as bar:

@@ -37,7 +37,6 @@ _KEEP_ALIVE_SECONDS: Final = 30
 _HEAD_SECONDS: Final = 15
 """How long a client may take for a request's header fields, and to take what is still sent on a closed connection."""
 _LARGEST_HEAD: Final = 16_384
-_MIB: Final = 1 << 20
 
 log = structlog.get_logger(__name__)
 
@@ -137,11 +136,7 @@ def serve(settings: Settings, descriptor: int) -> None:
     bell = Bell(settings)
     transfers = Transfers(ledger, bell.ring)
     try:
-        spool = Spool(
-            settings.data.path,
-            settings.data.minimum_free_mib * _MIB,
-            highest_percent=settings.retention.refuse_above_percent,
-        )
+        spool = Spool.of(settings)
         storage = Storage(spool, ledger)
         server = make_server(settings, storage, transfers)
         transfers.start()

@@ -23,7 +23,6 @@ from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 
 DRAIN_SECONDS: Final = 5
-_MIB: Final = 1 << 20
 
 
 def listener_children(settings: Settings, environment: Mapping[str, str]) -> list[Child]:
@@ -38,11 +37,7 @@ def main() -> None:
     settings = Settings()  # from the environment, where the front has put them
     set_up_logging(settings.log)
     ledger = Ledger.open(settings)
-    spool = Spool(
-        settings.data.path,
-        settings.data.minimum_free_mib * _MIB,
-        highest_percent=settings.retention.refuse_above_percent,
-    )
+    spool = Spool.of(settings)
     commitments = Commitments(settings, spool, ledger)
     services: list[Service] = [commitments]
     if settings.worklists:
