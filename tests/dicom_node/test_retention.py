@@ -188,8 +188,10 @@ def test_a_repeat_in_the_moment_of_a_purge_is_not_taken_for_kept(tmp_path: Path,
     ledger.intake.record(received())
     with ledger._database.write() as session:
         session.execute(update(Instance).values(purged_at=ledger.clock()))
+    file = storage.spool.incoming(b"head")
     with pytest.raises(SpoolError, match="purged"):  # it was found to be the same as a file that has gone since
-        storage.enter(Stored.SAME, received())
+        storage.enter(Stored.SAME, received(), file)
+    file.discard()
 
 
 def test_a_late_image_of_a_purged_study_is_not_read_without_the_others(
