@@ -91,12 +91,15 @@ class CommitmentScu:
             request.transaction_uid,
             tuple((result.sop_class_uid, result.sop_instance_uid) for result in request.results),
         )
-        reported = threading.Event()
+        taken, answered = threading.Event(), threading.Event()
 
         def take(event: evt.Event) -> tuple[int, None]:
-            answer = self._reported(event)
-            reported.set()
-            return answer
+            taken.set()
+            return self._reported(event)
+
+        def sent(_event: evt.Event) -> None:
+            if taken.is_set():  # what goes out next is the answer; a release before it would cut it off
+                answered.set()
 
         peer = Peer.of(destination)
         settings = self._settings.delivery
@@ -106,7 +109,7 @@ class CommitmentScu:
             [context()],
             self._settings.listener.aet,
             timeouts,
-            handlers=[(evt.EVT_N_EVENT_REPORT, take)],
+            handlers=[(evt.EVT_N_EVENT_REPORT, take), (evt.EVT_PDU_SENT, sent)],
             tls=client_context(destination.tls) if destination.tls is not None else None,
         ) as association:
             answer, _ = association.send_n_action(statement.to_dataset(), REQUEST, SOP_CLASS, SOP_INSTANCE)
@@ -117,8 +120,9 @@ class CommitmentScu:
                 raise PeerError(f"{peer} answered the request to commit with status 0x{status:04X}")
             log.info("commitment requested", destination=destination.name, transaction=request.transaction_uid)
             until = time.monotonic() + self._settings.commitment.wait_seconds
-            while not reported.wait(0.05) and association.is_established and time.monotonic() < until:
-                pass
+            while not answered.wait(0.05) and association.is_established:
+                if time.monotonic() >= until and not taken.is_set():
+                    break
 
     def _reported(self, event: evt.Event) -> tuple[int, None]:
         """Take a report; the answer's status is one of PS3.7 10.1.1.1.8."""

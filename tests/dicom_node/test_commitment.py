@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
@@ -16,6 +18,8 @@ from ports import free_port
 from pydicom import dcmwrite
 from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage, generate_uid
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 from sqlalchemy import select
@@ -180,6 +184,7 @@ class Archive:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.asked = threading.Event()
+        self.heard: queue.Queue[int | None] = queue.Queue()
         self.report: Callable[[Request], Report | None] = lambda request: Report(
             request.transaction_uid, request.references, {}
         )
@@ -204,7 +209,8 @@ class Archive:
         return 0, None
 
     def _tell(self, association: Any, report: Report) -> None:
-        association.send_n_event_report(report.to_dataset(), report.event_type, SOP_CLASS, SOP_INSTANCE)
+        answer, _ = association.send_n_event_report(report.to_dataset(), report.event_type, SOP_CLASS, SOP_INSTANCE)
+        self.heard.put(answer.get("Status"))
 
     def stop(self) -> None:
         assert self._server is not None
@@ -241,6 +247,24 @@ def test_results_are_committed_on_the_same_association(start: Callable[..., Fron
     (request,) = archive.requests
     assert [uid for _, uid in request.references] == uids
     assert front.ledger.study("1.2.3").runs[0].reason == "kept by pacs"
+
+
+def test_a_report_is_answered_before_the_association_is_released(
+    start: Callable[..., Front], archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = DIMSEServiceProvider.send_msg
+
+    def slowly(provider: DIMSEServiceProvider, primitive: Any, context_id: int) -> None:
+        if isinstance(primitive, N_EVENT_REPORT) and primitive.MessageIDBeingRespondedTo is not None:
+            time.sleep(0.3)  # long enough for a release that does not wait
+        send(provider, primitive, context_id)
+
+    monkeypatch.setattr(DIMSEServiceProvider, "send_msg", slowly)
+    front = start(destinations=[destination(archive)])
+    run_id, _ = stored(front.ledger, front.spool, ["pacs"])
+    front.start()
+    front.deliver(run_id, "pacs")
+    assert archive.heard.get(timeout=20) == 0
 
 
 def test_a_run_is_committed_once_every_destination_that_is_asked_has_committed(
