@@ -178,7 +178,8 @@ class Listener:
         if event.assoc.requestor.primitive is None:
             # It never asked for an association (a monitor's probe). Waiting for that would hold one of the places of
             # those who do until the ACSE timeout.
-            event.assoc.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what the library takes for no answer
+            answers: Any = event.assoc.dul.to_user_queue
+            answers.put(None)  # what the library takes for no answer
         self._admission.leave(event.assoc)
         self._sync(event.assoc)
         self._ended(event)
