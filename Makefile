@@ -36,7 +36,7 @@ validators: PEERS := libpixelmed-java libcommons-codec-java libvecmath-java libs
 validators: .venv/.test check-peers ## hold the SR against PixelMed's DicomSRValidator
 	$(BIN)/pytest tests/validators
 
-# Nor without these: npm, and the better part of an hour (STREAMS=1000 makes it short).
+# Nor without these: npm, and hours (STREAMS=1000 makes it minutes).
 peers: .venv/.test check-peers ## send and receive with peers that npm brings
 	$(BIN)/pytest tests/peers
 
