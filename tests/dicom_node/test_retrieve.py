@@ -244,7 +244,14 @@ def test_ctrl_c_of_pull_is_a_c_cancel(start_scp: Callable[..., Server], tmp_path
     command = [sys.executable, "-m", "dicom_node.cli", "pull", "--study", "1.2.3", "--from", "archive"]
     environment = {**os.environ, **settings.to_environment()}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert under_way.wait(30)
