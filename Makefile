@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench viewers validators peers differential lint check-peers phantom-model clean
+.PHONY: help setup demo test bench viewers validators peers slow differential lint check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -39,6 +39,9 @@ validators: .venv/.test check-peers ## hold the SR against PixelMed's DicomSRVal
 # Nor without these: npm, and hours (STREAMS=1000 makes it minutes).
 peers: .venv/.test check-peers ## send and receive with peers that npm brings
 	$(BIN)/pytest tests/peers
+
+slow: .venv/.test check-peers ## destinations that are down for long, archives that route everything back
+	$(BIN)/pytest -m slow
 
 differential: .venv/.test ## 100 000 streams into the fast and the stock receive path
 	$(BIN)/pytest --timeout 0 -s tests/differential

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from peers import running_orthanc, wait_until
 from ports import free_port
 
 from dicom_node.dimse import scu
 from engine.phantom.studies import write_phantoms
+
+pytestmark = pytest.mark.slow
 
 EVERYTHING_BACK = """
 function OnStoredInstance(instanceId, tags, metadata, origin)

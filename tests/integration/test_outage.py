@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+import pytest
 import redis
 from peers import SCRIPT, Orthanc, listens, running, running_orthanc, wait_until
 from ports import free_port
@@ -21,6 +22,8 @@ from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import Circuit, StudyRecord
 from dicom_node.settings import Settings
 from engine.phantom.studies import write_phantoms
+
+pytestmark = pytest.mark.slow
 
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 PASSWORD = "geheim:1"  # noqa: S105 - of the test's own server
