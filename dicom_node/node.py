@@ -143,15 +143,7 @@ class Node:
 
                 services.append(UpsEvents(ledger.workitems.ask_cancel))
                 performers = [Performer(settings, one, spool, ledger) for one in settings.worklists]
-            listener = Listener(
-                settings.listener,
-                spool,
-                ledger,
-                called_aets=settings.called_aets,
-                users=settings.dimse_users,
-                services=services,
-                on_evidence=sweeper.wake,
-            )
+            listener = Listener.of(settings, spool, ledger, services, sweeper.wake)
             listener.start()
             if settings.listener.processes > 1:
                 from dicom_node.dimse.process import listener_children

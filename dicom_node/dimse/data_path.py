@@ -396,7 +396,7 @@ class _DataPath:
                 return heard
         except OSError:
             pass  # the library finds the same when it reads
-        except BaseException:
+        except BaseException:  # whatever it is goes on to the library, and leaves no half object and no parked thread
             self._abandon()
             self._checkpoint.work.set()
             raise

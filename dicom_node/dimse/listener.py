@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Collection
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import structlog
 from pydicom.dataset import Dataset
@@ -26,7 +26,7 @@ from dicom_node.intake.identity import RefusedError
 from dicom_node.intake.storage import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, Arrival, Receiving, Storage
 from dicom_node.intake.transfers import Transfer, Transfers
 from dicom_node.ledger import Ledger
-from dicom_node.settings import ListenerSettings
+from dicom_node.settings import ListenerSettings, Settings
 from dicom_node.settings.listener import User
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -90,6 +90,26 @@ class Listener:
         self._server: Server | None = None
         self._transfers = Transfers(ledger, on_evidence, flush=self._storage.flush)
         self._sent_by: dict[Association, Transfer] = {}
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        spool: Spool,
+        ledger: Ledger,
+        services: Collection[Service],
+        on_evidence: Callable[[], None],
+    ) -> Self:
+        """The listener of a node, in whichever of its processes."""
+        return cls(
+            settings.listener,
+            spool,
+            ledger,
+            called_aets=settings.called_aets,
+            users=settings.dimse_users,
+            services=services,
+            on_evidence=on_evidence,
+        )
 
     def start(self) -> None:
         """Listen.
@@ -337,8 +357,7 @@ def _abort_on_errors(association: Association) -> None:
     def guarded(event: str) -> None:
         try:
             act(event)
-        except Exception as error:
-            # An outermost edge: commands that do not exist and items that are none raise whatever comes of them.
+        except Exception as error:  # an outermost edge: commands and items that are none raise whatever comes of them
             if event == _INVALID_PDU:
                 raise
             log.warning(

@@ -43,15 +43,7 @@ def main() -> None:
     if settings.worklists:
         services.append(UpsEvents(ledger.workitems.ask_cancel))
     bell = Bell(settings)
-    listener = Listener(
-        settings.listener,
-        spool,
-        ledger,
-        called_aets=settings.called_aets,
-        users=settings.dimse_users,
-        services=services,
-        on_evidence=bell.ring,
-    )
+    listener = Listener.of(settings, spool, ledger, services, bell.ring)
     listener.start()
     commitments.start()  # a sender that waits for its report waits on an association of this process
     try:
