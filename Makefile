@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench viewers validators peers slow differential lint check-peers phantom-model clean
+.PHONY: help setup demo test bench viewers validators peers slow differential explore lint check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -42,6 +42,9 @@ peers: .venv/.test check-peers ## send and receive with peers that npm brings
 
 slow: .venv/.test check-peers ## destinations that are down for long, archives that route everything back
 	$(BIN)/pytest -m slow
+
+explore: .venv/.test ## the property tests with examples that were never drawn before
+	HYPOTHESIS_PROFILE=explore $(BIN)/pytest -m "hypothesis and not slow"
 
 differential: .venv/.test ## 100 000 streams into the fast and the stock receive path
 	$(BIN)/pytest --timeout 0 -s tests/differential

@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from engine.errors import WriteError
 from engine.findings import Language, RunState, StudyReading
 from sr_writer.context import Context
 from sr_writer.measurements import count_words, extent, size_words
@@ -65,6 +66,11 @@ def write_narrative(context: Context, language: Language, kind: str) -> Dataset:
     -------
     Dataset
         An Enhanced SR.
+
+    Raises
+    ------
+    WriteError
+        If a finding says nothing at all.
     """
     reading = context.reading
     root = ContainerContentItem(name=_TITLE, template_id="2000")
@@ -110,7 +116,10 @@ def _findings(context: Context, language: Language) -> ContainerContentItem:
     )
     for finding in reading.findings:
         words = [comment(reading, finding, (language,)), size_words(context, finding, language)]
-        content.append(_text(codes.DCM.Finding, " | ".join(filter(None, words))))
+        said = clean_text(" | ".join(filter(None, words)))
+        if not said:
+            raise WriteError("a finding has neither label nor concept")
+        content.append(_text(codes.DCM.Finding, said))
     counts = count_words(context, language)
     if counts:
         content.append(_text(codes.DCM.Finding, counts))

@@ -84,8 +84,8 @@ def joined(words: dict[Language, str], languages: tuple[Language, ...], separato
 
 def finding_name(finding: Finding, language: Language) -> str:
     """Name a finding: in the language, else as the model did; the first that is more than control characters."""
-    words = (clean_line(name, SHORT_TEXT) for name in (finding.names.get(language, ""), finding.label, finding.concept))
-    return next(filter(None, words), "")
+    names = (finding.names.get(language, ""), finding.label, finding.concept, *finding.names.values())
+    return next(filter(None, (clean_line(name, SHORT_TEXT) for name in names)), "")
 
 
 def outline_words(method: str, languages: tuple[Language, ...]) -> str:

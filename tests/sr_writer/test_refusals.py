@@ -334,3 +334,16 @@ def test_derived_source_gives_valid_objects_that_refer_to_it_and_not_to_its_own_
         assert f"{original.SOPInstanceUID}".encode() not in content
         (tmp_path / f"{number}.dcm").write_bytes(content)
         assert dciodvfy(tmp_path / f"{number}.dcm") == []
+
+
+def test_finding_that_is_named_in_one_language_only_keeps_that_name_in_the_other():
+    image = header(DX, "DX")
+    nameless = replace(finding("disc"), label="", concept="\x07", names={"en": "nodule"}, text={}, notes=("",))
+    report = next(result for result in write([image], nameless, commissioning=False) if "SegmentSequence" not in result)
+    assert b"nodule" in dump(report)
+
+
+def test_finding_that_says_nothing_at_all_is_refused_by_name():
+    empty = replace(finding("disc"), label="", concept="\x07", names={"zh": ""}, text={}, certainty=None, notes=("",))
+    with pytest.raises(WriteError, match="neither label nor concept"):
+        write([header(DX, "DX")], empty, commissioning=False)
