@@ -20,7 +20,7 @@ demo: .venv/.setup ## run the main job end to end and show its results (demo-out
 
 test: .venv/.test check-peers ## lint, type check and run all tests; installs Debian packages if it may
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: .venv/.test check-peers ## measure it all beside its peers (ten minutes; bench-output/)
 	$(BIN)/python tests/bench/bench.py
