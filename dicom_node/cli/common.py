@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dicom_node.dimse.scu import Peer
     from dicom_node.ledger import Ledger
+    from dicom_node.operations import Operations
     from dicom_node.settings import Settings
 
 ConfigOption = Annotated[
@@ -94,6 +95,15 @@ def open_ledger(config: Path | None) -> Iterator[Ledger]:
         yield ledger
     finally:
         ledger.close()
+
+
+@contextmanager
+def operations(config: Path | None) -> Iterator[Operations]:
+    """What can be done to the studies of a node that runs, or has run, with these settings."""
+    from dicom_node.operations import Operations
+
+    with open_ledger(config) as ledger:
+        yield Operations(load_settings(config), ledger)
 
 
 def find_peer(text: str, settings: Settings) -> Peer:

@@ -1,4 +1,4 @@
-"""``studies``, ``study``, ``retry``, ``cancel`` and ``retract``: what is where, and why, and the way back in."""
+"""``studies``, ``study``, ``retry``, ``cancel``, ``reread``, ``retract``: what is where and why, and the way back in."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, load_settings, open_ledger, print_error, progress
+from dicom_node.cli.common import ConfigOption, console, examples, open_ledger, operations, print_error, progress
 from engine.errors import NodeError
 
 if TYPE_CHECKING:
-    from dicom_node.ledger import Ledger, State
+    from dicom_node.ledger import State
     from dicom_node.ledger.records import StudyRecord, StudySummary
+    from dicom_node.operations import Operations
 
 
 class Reason(StrEnum):
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
         )
     )(retry)
     app.command(epilog=examples("cancel 1.2.826.0.1.3680043.8.498.1"))(cancel)
+    app.command(epilog=examples("reread 1.2.826.0.1.3680043.8.498.1 --plan ct-chest"))(reread)
     app.command(
         epilog=examples("retract 1.2.826.0.1.3680043.8.498.1", "retract 1.2.826.0.1.3680043.8.498.1 --reason safety")
     )(retract)
@@ -123,17 +125,17 @@ def retry(
     """Put a FAILED, IGNORED or CANCELLED study back in, or all of them."""
     if (uid is None) != everything:
         raise typer.BadParameter("name one study, or say --all", param_hint="UID")
-    with open_ledger(config) as ledger:
+    with operations(config) as node:
         if uid is not None:
-            console().print(f"the study is {ledger.retry(uid)}")
+            console().print(f"the study is {node.retry(uid)}")
         else:
-            _retry_all(ledger, _state(state), _seconds(older_than), yes=yes)
+            _retry_all(node, _state(state), _seconds(older_than), yes=yes)
 
 
-def _retry_all(ledger: Ledger, state: State, seconds: float, *, yes: bool) -> None:
+def _retry_all(node: Operations, state: State, seconds: float, *, yes: bool) -> None:
     if state not in ("FAILED", "IGNORED", "CANCELLED"):
         raise typer.BadParameter("only FAILED, IGNORED and CANCELLED studies can be tried again", param_hint="--state")
-    found = [item for item in ledger.studies(state) if item.age_seconds >= seconds]
+    found = [item for item in node.ledger.studies(state) if item.age_seconds >= seconds]
     if not found:
         console().print(f"no study is {state}{f' for {_ago(seconds)}' if seconds else ''}")
         return
@@ -148,7 +150,7 @@ def _retry_all(ledger: Ledger, state: State, seconds: float, *, yes: bool) -> No
     with progress() as bar:
         for item in bar.track(found, description="trying again"):
             try:
-                ledger.retry(item.study_instance_uid)
+                node.retry(item.study_instance_uid)
                 again += 1
             except NodeError as error:  # a late image has opened it anew meanwhile
                 print_error(f"{item.study_instance_uid}: {error}")
@@ -171,9 +173,20 @@ def cancel(uid: UidArgument, config: ConfigOption = None) -> None:
 
     While a study is still being sent, its images join what was cancelled, until none came for its quiet time.
     """
-    with open_ledger(config) as ledger:
-        ledger.cancel(uid)
+    with operations(config) as node:
+        node.cancel(uid)
     console().print("the study is CANCELLED")
+
+
+def reread(
+    uid: UidArgument,
+    plan: Annotated[str, typer.Option("--plan", metavar="NAME", help="A plan, as `plan list` shows them.")],
+    config: ConfigOption = None,
+) -> None:
+    """Read a study again by another plan; its new results supersede the old ones and go where those went."""
+    with operations(config) as node:
+        number = node.reread(uid, plan)
+    console().print(f"run {number} of the study is QUEUED, to be read by the plan {plan}")
 
 
 def retract(
@@ -187,15 +200,8 @@ def retract(
     config: ConfigOption = None,
 ) -> None:
     """Withdraw what was delivered of a study: a rejection note (IHE IOCM) goes to every destination that has it."""
-    from datetime import UTC
-
-    from dicom_node.delivery.retraction import retract as withdraw
-    from dicom_node.spool import Spool
-    from sr_writer import RejectionReason
-
-    with open_ledger(config) as ledger:
-        spool = Spool(load_settings(config).data.path)
-        withdrawn = withdraw(ledger, spool, uid, RejectionReason(reason), datetime.now(UTC))
+    with operations(config) as node:
+        withdrawn = node.retract(uid, reason)
     for destination, count in withdrawn.items():
         console().print(f"{destination}: {count} result{'s' * (count != 1)} withdrawn; the running node sends the note")
 

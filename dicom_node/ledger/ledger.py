@@ -31,6 +31,7 @@ from dicom_node.ledger.records import (
     StudyRecord,
     StudySummary,
 )
+from dicom_node.ledger.rereadings import Rereadings
 from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.sendings import Sendings
@@ -67,6 +68,7 @@ class Ledger(Part):
     runs : Runs
     deliveries : Deliveries
     destinations : Destinations
+    rereadings : Rereadings
     retractions : Retractions
     commitments : Commitments
     keeping : Keeping
@@ -93,6 +95,7 @@ class Ledger(Part):
         self.runs = Runs(self._database, clock)
         self.deliveries = Deliveries(self._database, clock)
         self.destinations = Destinations(self._database, clock)
+        self.rereadings = Rereadings(self._database, clock)
         self.retractions = Retractions(self._database, clock)
         self.commitments = Commitments(self._database, clock)
         self.keeping = Keeping(self._database, clock)

@@ -58,7 +58,7 @@ def commands() -> list[tuple[str, ...]]:
 def test_every_command_of_the_plan_is_there() -> None:
     assert {" ".join(command) for command in commands()} == {
         "up", "listen", "worker", "read", "send", "echo", "pull", "worklist", "studies", "study",
-        "retry", "cancel", "retract",
+        "retry", "cancel", "reread", "retract",
         "hold", "release", "push", "pause", "resume", "purge",
         "phantom", "demo", "config show", "config check", "config passcode", "version",
         "engine ask", "engine info", "engine check", "engine compile",

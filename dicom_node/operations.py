@@ -1,0 +1,79 @@
+"""What a person does to a study, by the command line or in the console: the one home of it for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dicom_node.ledger import Ledger, State
+from dicom_node.settings import Settings
+from engine.errors import PlanError
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What changes a study's fate; each tells what it did, or raises `NodeError` in words for a person.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+    """
+
+    settings: Settings
+    ledger: Ledger
+
+    def retry(self, study_instance_uid: str) -> State:
+        """Give a study that ended FAILED, CANCELLED or IGNORED another try; the state that this puts it in."""
+        return self.ledger.retry(study_instance_uid)
+
+    def cancel(self, study_instance_uid: str) -> None:
+        """Stop what is under way for a study, or give up one that FAILED."""
+        self.ledger.cancel(study_instance_uid)
+
+    def plans(self) -> list[str]:
+        """Names of the plans that a study can be read by."""
+        from engine.plan import load_plans
+
+        return sorted(load_plans(self.settings.engine.plans))
+
+    def reread(self, study_instance_uid: str, plan: str) -> int:
+        """Have a study that has ended read again by a plan; its new results supersede the old ones.
+
+        Returns
+        -------
+        int
+            Number of the new run.
+
+        Raises
+        ------
+        NodeError
+            If it is still under way, or cannot be read again.
+        PlanError
+            If there is no such plan.
+        """
+        known = self.plans()
+        if plan not in known:
+            raise PlanError(f"there is no plan {plan!r}", advice=f"there are {', '.join(known)}")
+        return self.ledger.rereadings.open(study_instance_uid, plan)
+
+    def retract(self, study_instance_uid: str, reason: str) -> dict[str, int]:
+        """Withdraw what was delivered of a study, by rejection notes (IHE IOCM).
+
+        Parameters
+        ----------
+        study_instance_uid : str
+        reason : {"quality", "safety"}
+
+        Returns
+        -------
+        dict of str to int
+            How many results are withdrawn, by destination.
+        """
+        from datetime import UTC, datetime
+
+        from dicom_node.delivery.retraction import retract
+        from dicom_node.spool import Spool
+        from sr_writer import RejectionReason
+
+        spool = Spool.of(self.settings)
+        return retract(self.ledger, spool, study_instance_uid, RejectionReason(reason), datetime.now(UTC))
