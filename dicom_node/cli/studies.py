@@ -1,4 +1,4 @@
-"""``studies``, ``study``, ``retry``, ``cancel``, ``reread``, ``retract``: what is where and why, and the way back in."""
+"""``studies``, ``study``, ``retry``, ``cancel``, ``reread``, ``retract``: what is where and why, and a way back in."""
 
 from __future__ import annotations
 
