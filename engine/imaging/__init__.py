@@ -2,8 +2,8 @@
 
 from engine.imaging.admission import MAX_PIXELS, check_image
 from engine.imaging.decode import Frame, decode_frame
-from engine.imaging.grayscale import Window
-from engine.imaging.render import RenderedFrame, render_frame
+from engine.imaging.grayscale import Window, window_of
+from engine.imaging.render import RenderedFrame, aspect_of, render_frame
 from engine.imaging.transform import Transform
 
 __all__ = [
@@ -12,7 +12,9 @@ __all__ = [
     "RenderedFrame",
     "Transform",
     "Window",
+    "aspect_of",
     "check_image",
     "decode_frame",
     "render_frame",
+    "window_of",
 ]

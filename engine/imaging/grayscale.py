@@ -151,13 +151,30 @@ def _voi(
     if window is not None:
         return window.apply
     low, high = float(reach.min()), float(reach.max())
-    source = _group(header, frame, "FrameVOILUTSequence") or header
+    source = _voi_source(header, frame)
     if lut := _lut(source, "VOILUTSequence", signed=low < 0, little=little):
         top = float(2**lut.bits - 1)
         return lambda values: np.clip(lut.apply(values) / top, 0, 1)
     if own := _window(source):
         return own.apply
     return lambda values: np.clip((values - low) / ((high - low) or 1.0), 0, 1)
+
+
+def window_of(header: Dataset, frame: int = 1) -> Window | None:
+    """Return the first window that an object has for a frame; None where it has none, or a VOI LUT before it.
+
+    Parameters
+    ----------
+    header : Dataset
+    frame : int
+        Frame number, from 1.
+    """
+    source = _voi_source(header, frame)
+    return None if source.get("VOILUTSequence") else _window(source)
+
+
+def _voi_source(header: Dataset, frame: int) -> Dataset:
+    return _group(header, frame, "FrameVOILUTSequence") or header
 
 
 def _window(source: Dataset) -> Window | None:

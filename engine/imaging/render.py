@@ -71,7 +71,7 @@ def render_frame(instance: Instance, frame: int = 1, window: Window | None = Non
     except READ_ERRORS as error:
         raise UndecodableError(f"the image cannot be rendered ({type(error).__name__})") from error
     rows, columns = rgb.shape[:2]
-    aspect = _aspect(instance.header, frame)
+    aspect = aspect_of(instance.header, frame)
     return RenderedFrame(rgb, Transform(rows, columns), instance.sop_instance_uid, frame, aspect)
 
 
@@ -93,8 +93,11 @@ def _little(instance: Instance) -> bool:
     return instance.transfer_syntax != ExplicitVRBigEndian
 
 
-def _aspect(header: Dataset, frame: int) -> float:
-    """Row spacing over column spacing (PS3.3 10.7.1.3), or the aspect ratio (C.7.6.3.1.7); 1 where neither is told."""
+def aspect_of(header: Dataset, frame: int = 1) -> float:
+    """Return the height of a frame's pixels in units of their width; 1 where nothing tells it.
+
+    Row spacing over column spacing (PS3.3 10.7.1.3), or the aspect ratio (C.7.6.3.1.7).
+    """
     if spacing := spacing_of(header, frame):
         return spacing.row_mm / spacing.column_mm
     value = header.get("PixelAspectRatio")

@@ -33,7 +33,7 @@ from pydicom.uid import (
 )
 
 from engine.errors import MedregaError, NotAnImageError, UndecodableError
-from engine.imaging import MAX_PIXELS, Window, check_image, render_frame
+from engine.imaging import MAX_PIXELS, Window, aspect_of, check_image, render_frame, window_of
 from engine.imaging.codestream import Codestream, read_codestream
 from engine.study import load_instance
 
@@ -56,6 +56,16 @@ def gray(instance, frame=1, window=None) -> np.ndarray:
 def test_full_range_of_the_data_without_a_window(make_instance):
     pixels = np.array([[100, 200], [300, 1100]], np.uint16)
     assert gray(make_instance(pixels)).tolist() == [[0, 26], [51, 255]]
+
+
+def test_an_objects_own_window_is_told_unless_a_table_comes_before_it(make_instance):
+    pixels = np.array([[100, 200], [300, 1100]], np.uint16)
+    assert window_of(make_instance(pixels).header) is None
+    windowed = make_instance(pixels, WindowCenter=[300, 40], WindowWidth=[200, 80], PixelAspectRatio=[2, 1]).header
+    assert window_of(windowed) == Window(300, 200)
+    assert aspect_of(windowed) == 2
+    windowed.VOILUTSequence = [Dataset()]
+    assert window_of(windowed) is None
 
 
 def test_padding_does_not_widen_the_range(make_instance):
