@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dicom_node.ledger import Ledger, State
 from dicom_node.settings import Settings
-from engine.errors import PlanError
+from engine.errors import NodeError, PlanError
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +75,7 @@ class Operations:
         from dicom_node.spool import Spool
         from sr_writer import RejectionReason
 
+        if reason not in list(RejectionReason):
+            raise NodeError("results are withdrawn for their quality or for the patient's safety")
         spool = Spool.of(self.settings)
         return retract(self.ledger, spool, study_instance_uid, RejectionReason(reason), datetime.now(UTC))
