@@ -16,6 +16,7 @@ from dicom_node.cli import (
     config,
     demo,
     destinations,
+    doctor,
     engine,
     network,
     node,
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (node, reading, network, pull, worklist, studies, queue, purge, demo):
+for module in (node, reading, network, pull, worklist, studies, queue, purge, doctor, demo):
     module.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(destinations.app, name="destinations")

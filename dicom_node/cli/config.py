@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, load_settings
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings, print_error
 from engine.errors import SettingsError
 
 app = typer.Typer(help="Show or check the settings.", no_args_is_help=True, epilog=examples("config show"))
@@ -31,50 +31,15 @@ def show(
 @app.command(epilog=examples("config check --config medrega-pacs.toml"))
 def check(config: ConfigOption = None) -> None:
     """Check the settings; exit status 1 and the reason if one is wrong."""
-    from dicom_node.dicomweb.client import Credentials
-    from dicom_node.dicomweb.users import Users as DicomwebUsers
-    from dicom_node.dimse.tls import client_context, server_context
-    from dicom_node.dimse.users import Users
-    from dicom_node.ledger import ledger_url
-    from dicom_node.ledger.database import Database
-    from dicom_node.queue.broker import broker_url
-    from dicom_node.reading.results import output_profiles
-    from dicom_node.routing.router import routes_of
-    from dicom_node.settings.dicomweb import FrontSettings
-    from dicom_node.settings.sources import Endpoint
-    from dicom_node.worklist.performer import check_plans
-    from engine.gate import load_calibration
-    from engine.plan import load_plans
-    from engine.refine import load_refiner
-    from engine.runtime import model_path
+    from dicom_node.doctor.examination import examine
+    from dicom_node.doctor.files import file_checks
 
     settings = load_settings(config)
-    for server in (settings.listener, settings.dicomweb):
-        if server.tls is not None:
-            server_context(server.tls)
-    endpoints: tuple[Endpoint, ...] = (*settings.destinations, *settings.sources, *settings.worklists)
-    peers: tuple[Endpoint | FrontSettings, ...] = (*endpoints, settings.front)
-    for tls in (*(peer.tls for peer in peers), *(peer.tls for peer in settings.commitment_peers)):
-        if tls is not None:
-            client_context(tls)
-    for peer in peers:
-        Credentials.read(peer.user, peer.password_file, peer.token_file)
-    for worklist in settings.worklists:
-        check_plans(settings, worklist)
-    Users(settings.dimse_users)
-    DicomwebUsers(settings.dicomweb_users)
-    broker_url(settings)
-    Database(ledger_url(settings)).close()
-    output_profiles(settings.destinations)
-    routes_of(settings)
-    load_plans(settings.engine.plans)
-    load_calibration(settings.engine.calibration)
-    load_refiner(settings.engine.refiner)
-    if not model_path(settings.engine.model).exists():
-        raise SettingsError(
-            f"engine.model: there is no model at {settings.engine.model}",
-            advice="a name that ships (phantom) or a folder; a machine that only listens needs none",
-        )
+    failed = [finding for finding in examine(file_checks(settings)) if finding.outcome == "fail"]
+    for finding in failed:
+        print_error(finding.words, finding.remedy)
+    if failed:
+        raise typer.Exit(1)
     names = ", ".join(destination.name for destination in settings.destinations) or "none"
     listener = settings.listener
     console().print(
