@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench viewers validators peers slow differential explore lint check-peers phantom-model clean
+.PHONY: help setup demo test bench viewers validators peers slow differential explore lint bundle bundle-check licences check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -54,6 +54,17 @@ lint: .venv/.test ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bundle: .venv/.release ## the offline bundle (dist/): wheels, licences, bill of materials, install script
+	$(BIN)/python deploy/bundle/make.py
+
+bundle-check: .venv/.test .venv/.release ## install the bundle where no index is reachable, and run the demo from it
+	$(BIN)/pytest -m "slow or not slow" tests/deploy/test_bundle.py
+
+licences: .venv/.release ## renew deploy/LICENCES.md from a fresh environment
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(BIN)/python -m venv "$$fresh" && \
+		"$$fresh/bin/pip" install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) ".[demo,postgresql]" && \
+		$(BIN)/python deploy/bundle/materials.py "$$fresh/bin/python" > deploy/LICENCES.md
+
 phantom-model: .venv/.test ## train the commissioning model anew (hours on two cores)
 	$(BIN)/python -m engine.phantom.train --out phantom-training
 	$(BIN)/python -m engine.phantom.publish phantom-training
@@ -80,6 +91,10 @@ clean: ## remove what the targets made, and the virtual environment
 
 .venv/.viewers: .venv/.test
 	$(BIN)/pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable ".[viewers]"
+	@touch $@
+
+.venv/.release: .venv/.setup
+	$(BIN)/pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable ".[release]"
 	@touch $@
 
 check-peers: # the real peers that the tests talk to
