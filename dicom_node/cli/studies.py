@@ -262,6 +262,8 @@ def _print_record(record: StudyRecord) -> None:
     events = Table("when", "what", "why", title="Events", title_justify="left", box=None)
     happened = []
     for event in record.events:
+        if event.kind == "attempt":  # the results' own lines say how they came off
+            continue
         change = f"{event.from_state or ''} -> {event.to_state}" if event.to_state else event.kind
         happened.append((_time(event.at), change.removeprefix(" -> "), event.reason))
     for (at, change, reason), alike in groupby(happened):  # a delivery that fails says so of each of its results

@@ -12,6 +12,7 @@ from dicom_node.console.marks import Mark, marks_on
 from dicom_node.console.patient import Patient
 from dicom_node.console.picture import StudyImage, images_of
 from dicom_node.ledger import DeliveryState, Ledger, State
+from dicom_node.ledger.deliveries import ATTEMPT
 from dicom_node.ledger.records import DeliveryRecord, EventRecord, ResultRecord, RunRecord, StudyRecord
 from dicom_node.ledger.retractions import KIND as RETRACTION
 from dicom_node.ledger.states import ACTIVE
@@ -222,7 +223,8 @@ class StudyView:
                 until[id(latest[event.run_id])] = event.at
             latest[event.run_id] = event
         steps = []
-        for _, group in groupby(self.record.events, lambda one: (one.kind, one.from_state, one.to_state, one.reason)):
+        told = (event for event in self.record.events if event.kind != ATTEMPT)
+        for _, group in groupby(told, lambda one: (one.kind, one.from_state, one.to_state, one.reason)):
             alike = list(group)
             event = alike[-1]
             end = until.get(id(event))
@@ -247,7 +249,7 @@ class StudyView:
         found: dict[tuple[str, str], list[DeliveryRecord]] = {}
         for item in self.record.deliveries:
             found.setdefault((item.run_id, item.destination), []).append(item)
-        told = [event for event in self.record.events if event.kind == "delivery"]
+        told = [event for event in self.record.events if event.kind == ATTEMPT]
         shipments = [
             Shipment(
                 run=numbers[run_id],

@@ -21,6 +21,8 @@ Shipment = tuple[str, str]
 """Run id and name of the destination: what goes in one association."""
 AT_ONCE: Final = 2
 """Shipments under way to one destination."""
+ATTEMPT: Final = "attempt"
+"""Kind of the event that tells what an attempt came to; its reason begins with the destination's name and a colon."""
 
 
 class Deliveries(Part):
@@ -184,8 +186,13 @@ class Deliveries(Part):
                 enter_contact(session, health_of(session, destination), contact, self._clock())
             run = self._lock_run(session, run_id)
             lease = self._hold(session, delivery_key(run_id, destination), owner)
+            outcomes = list(outcomes)
             for outcome in outcomes:
                 self._enter(session, outcome)
+            if outcomes:
+                told = Counter(f"{one.state.lower()}{one.reason and ': '}{one.reason}" for one in outcomes)
+                summary = "; ".join(f"{count} {words}" for words, count in told.items())
+                self._note(session, run.study_instance_uid, ATTEMPT, f"{destination}: {summary}", run_id)
             session.execute(
                 update(Delivery).where(Delivery.run_id == run_id, *waiting_for(destination)).values(dispatched_at=None)
             )

@@ -251,7 +251,7 @@ class Event(Base):
     run_id: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("run.id"))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     kind: Mapped[str] = mapped_column(String(32))
-    """``transition``, ``conflict``, ``adopted``, ``retry``, ``cancel``, ``retract``, ``delivery``."""
+    """``transition``, ``conflict``, ``adopted``, ``retry``, ``cancel``, ``retract``, ``delivery``, ``attempt``..."""
     from_state: Mapped[State | None] = mapped_column(STATE)
     to_state: Mapped[State | None] = mapped_column(STATE)
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -409,3 +409,43 @@ class DestinationHealth(Base):
     """Of the last failure; kept after it has passed."""
     failed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Account(Base):
+    """A person who signs in to the console with a password."""
+
+    __tablename__ = "account"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    """`dicom_node.ledger.accounts.Role`."""
+    password: Mapped[str] = mapped_column(Text)
+    """Argon2id hash (RFC 9106)."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ConsoleSession(Base):
+    """A browser that has signed in."""
+
+    __tablename__ = "console_session"
+
+    token: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    """SHA-256 of the token, which only the browser has."""
+    name: Mapped[str] = mapped_column(String(64), index=True)
+    role: Mapped[str | None] = mapped_column(String(16))
+    """As an OpenID provider's groups gave it; None for an account's own."""
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class FailedSignIn(Base):
+    """Somebody could not sign in, lately: who guesses is slowed down across restarts."""
+
+    __tablename__ = "failed_sign_in"
+
+    id: Mapped[int] = mapped_column(BIG, primary_key=True)
+    who: Mapped[str] = mapped_column(DIGEST, index=True)
+    """SHA-256 of the name: a password is now and then typed there."""
+    address: Mapped[str] = mapped_column(String(64), index=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -107,7 +107,9 @@ def test_a_study_lives_from_its_first_image_to_delivery_with_an_event_for_each_t
     due = ledger.deliveries.claim(run_id, "pacs", "elsewhere:1:1", 60)
     outcome = Outcome(due[0].id, DeliveryState.DELIVERED, 0, "")
     assert ledger.deliveries.finish(run_id, "pacs", "elsewhere:1:1", [outcome]) is State.DELIVERED
-    events = ledger.study("1.2.3").events
+    everything = ledger.study("1.2.3").events
+    assert [event.reason for event in everything if event.kind == "attempt"] == ["pacs: 1 delivered"]
+    events = [event for event in everything if event.to_state is not None]
     assert [event.to_state for event in events] == [
         State.RECEIVING,
         State.COMPLETE,

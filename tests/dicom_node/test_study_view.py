@@ -104,7 +104,10 @@ def test_stages_have_their_times_and_what_may_be_done_goes_by_the_state(bench: S
     assert [step.lasted is not None for step in steps] == [True] * (len(steps) - 1) + [False]
     (shipment,) = seen.shipments
     assert (shipment.run, shipment.destination, shipment.items[0].attempts) == (1, "pacs", 2)
-    assert [event.reason for event in shipment.attempts] == ["pacs: pending: no answer"]
+    assert [event.reason for event in shipment.attempts] == [
+        "pacs: 1 pending: no answer",
+        "pacs: 1 delivered",
+    ]
 
 
 def test_a_reading_that_is_gone_says_so(bench: StudyBench) -> None:
