@@ -9,6 +9,7 @@ from typing import Self
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
+from dicom_node.ledger.accounts import Accounts
 from dicom_node.ledger.arrivals import Arrivals
 from dicom_node.ledger.clocks import Clocks
 from dicom_node.ledger.commitments import Commitments
@@ -77,6 +78,7 @@ class Ledger(Part):
     switches : Switches
     headers : Headers
     workitems : Workitems
+    accounts : Accounts
     clock : callable
         Gives the time by which the ledger goes.
     """
@@ -104,6 +106,7 @@ class Ledger(Part):
         self.switches = Switches(self._database, clock)
         self.headers = Headers(self._database, clock)
         self.workitems = Workitems(self._database, clock)
+        self.accounts = Accounts(self._database, clock)
 
     @classmethod
     def open(cls, settings: Settings, clock: Clock | None = None) -> Self:

@@ -2,6 +2,7 @@
 
 from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
+from dicom_node.settings.console import ConsoleSettings, OidcSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
@@ -21,6 +22,7 @@ __all__ = [
     "CommitmentPeer",
     "CommitmentSettings",
     "CompletionSettings",
+    "ConsoleSettings",
     "DataSettings",
     "DeliverySettings",
     "Destination",
@@ -32,6 +34,7 @@ __all__ = [
     "LedgerSettings",
     "ListenerSettings",
     "LogSettings",
+    "OidcSettings",
     "ReadingSettings",
     "RetentionSettings",
     "RoutingSettings",

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
+from dicom_node.settings.console import ConsoleSettings, OidcSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
@@ -63,6 +64,8 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     dicomweb: DicomwebSettings = DicomwebSettings()
     front: FrontSettings = FrontSettings()
+    console: ConsoleSettings = ConsoleSettings()
+    oidc: OidcSettings = OidcSettings()
     sweeper: SweeperSettings = SweeperSettings()
     broker: BrokerSettings = BrokerSettings()
     ledger: LedgerSettings = LedgerSettings()
