@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final, Self
 
+from pydicom.dataset import Dataset
+
 from dicom_node.console.marks import Mark, marks_on
 from dicom_node.console.patient import Patient
 from dicom_node.console.picture import StudyImage, images_of
@@ -49,7 +51,7 @@ class Shown:
     window : Window or None
         That is asked for.
     own_window : Window or None
-        That the object has for it.
+        That the object has for it; of all the values that it could have where it has none.
     gray : bool
         Whether a window can be set.
     modality : str
@@ -320,10 +322,18 @@ def _shown(
         columns=header.Columns,
         rows=header.Rows,
         aspect=aspect_of(header, frame),
-        own_window=window_of(header, frame),
+        own_window=window_of(header, frame) or _widest(header),
         gray=str(header.PhotometricInterpretation).startswith("MONOCHROME"),
         modality=instance.modality,
     )
+
+
+def _widest(header: Dataset) -> Window:
+    """A window of all values that an image could have: where to begin from in one that has none."""
+    bits, slope, intercept = (header.get(name) for name in ("BitsStored", "RescaleSlope", "RescaleIntercept"))
+    width = 2 ** (bits if isinstance(bits, int) and 0 < bits <= 32 else 8) * abs(float(slope or 1))
+    middle = 0.0 if header.get("PixelRepresentation") == 1 else width / 2
+    return Window(middle + float(intercept or 0), max(width, 1.0))
 
 
 def _unseen(images: Sequence[StudyImage], image: StudyImage, frame: int, problem: str) -> Shown:

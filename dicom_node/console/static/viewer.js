@@ -16,6 +16,7 @@ function show() {
   if (svg) {
     svg.classList.toggle("zoomed", zoom !== 1);
     svg.style.width = zoom === 1 ? "" : `${zoom * 100}%`;
+    for (const name of svg.querySelectorAll("text")) name.style.fontSize = `${name.getAttribute("font-size") / zoom}px`;
     svg.querySelector("image").addEventListener("error", told, { once: true });
   }
 }
@@ -70,7 +71,7 @@ document.addEventListener("pointerdown", (event) => {
   const form = document.getElementById("window");
   if (!svg || !form || event.button !== 0 || event.pointerType === "touch") return;
   const center = Number(form.center.value), width = Number(form.width.value);
-  if (!form.center.value || !form.width.value) return;
+  if (!width) return;
   drag = { form, image: svg.querySelector("image"), x: event.clientX, y: event.clientY, center, width, busy: false };
   event.preventDefault();
 });
