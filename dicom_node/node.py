@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -92,10 +91,7 @@ class Node:
             routes_of(settings)  # rules that are wrong are told before anything has started
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._front:
-            # With a ledger and a broker of the site's own, listeners of several hosts may share the folder.
-            shared = settings.ledger.url is not None and not is_embedded(settings)
-            name = f"node-{os.uname().nodename}.lock" if shared else "node.lock"
-            stack.enter_context(_OnlyOne(settings.data.path / name))
+            stack.enter_context(OnlyOne(settings))
         ledger = Ledger.open(settings)
         stack.callback(ledger.close)
         spool = Spool.of(settings)
@@ -161,11 +157,13 @@ class Node:
                 stack.callback(performer.stop)
 
 
-class _OnlyOne:
-    """A lock that the kernel gives back when this process ends, however it does."""
+class OnlyOne:
+    """What runs on a node's data folder alone: a lock that the kernel gives back when this process ends, however."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, settings: Settings) -> None:
+        # With a ledger and a broker of the site's own, listeners of several hosts may share the folder.
+        shared = settings.ledger.url is not None and not is_embedded(settings)
+        self._path = settings.data.path / (f"node-{os.uname().nodename}.lock" if shared else "node.lock")
 
     def __enter__(self) -> None:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)

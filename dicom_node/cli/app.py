@@ -18,6 +18,7 @@ from dicom_node.cli import (
     destinations,
     doctor,
     engine,
+    ledger,
     network,
     node,
     plan,
@@ -48,6 +49,7 @@ for module in (node, reading, network, pull, worklist, studies, queue, purge, do
 app.add_typer(config.app, name="config")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(engine.app, name="engine")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(plan.app, name="plan")
 app.add_typer(route.app, name="route")
 

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -42,6 +44,11 @@ _POSTGRESQL_SESSION: Final = {
     "idle_in_transaction_session_timeout": "30s",
     "lock_timeout": f"{BUSY_SECONDS}s",
 }
+_OTHERS: Final = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = :application AND datname = current_database() "
+    "AND pid <> pg_backend_pid()"
+).bindparams(application=_POSTGRESQL["application_name"])
+"""Connections of the node's other processes."""
 _CLOCK_SECONDS: Final = 60
 """How long a look at the database's clock is good for; the clocks of two hosts drift by a few ms in that time."""
 
@@ -181,8 +188,19 @@ class Database:
             of_the_rows = isinstance(error, DataError)
             raise DatabaseError(type(cause).__name__, overtaken=overtaken, of_the_rows=of_the_rows) from None
 
+    def revision(self) -> str | None:
+        """Of which version the tables are, as a migration's number; None while there are none."""
+        with self._translated(), self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
     def migrate(self) -> None:
-        """Bring the tables up to this version; safe when several processes start at once."""
+        """Bring the tables up to this version; safe when several processes start at once.
+
+        Raises
+        ------
+        NodeError
+            If a newer version of the node has made them; nothing is changed.
+        """
         with self._translated(), self._one_at_a_time():
             if self._file is not None:
                 with self.engine.connect() as connection:
@@ -193,7 +211,47 @@ class Database:
             with self.engine.begin() as connection:
                 if self._file is None:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+                found = MigrationContext.configure(connection).get_current_revision()
+                if found is not None and found not in revisions():
+                    raise NodeError(
+                        f"the ledger is of a newer version of the node: its tables are at {found}, "
+                        f"and this version knows them up to {revisions()[-1]}",
+                        advice=f"run the newer version, or with it `medrega-pacs ledger downgrade {revisions()[-1]}`",
+                    )
                 command.upgrade(alembic_config(connection), "head")
+
+    def downgrade(self, revision: str) -> None:
+        """Take the tables back to an older version's; what only newer ones know is lost. No node may run.
+
+        Raises
+        ------
+        NodeError
+            If there is no such revision, the tables are older than it, or a process of a node is connected.
+        """
+        self.refuse_while_in_use()
+        found = self.revision() or ""
+        if revision not in revisions() or revision > found:
+            raise NodeError(
+                f"the ledger cannot be taken back to {revision}",
+                advice=f"it is at {found or 'nothing'}; known are {revisions()[0]} to {revisions()[-1]}",
+            )
+        with self._translated(), self._one_at_a_time(), self.engine.begin() as connection:
+            command.downgrade(alembic_config(connection), revision)
+
+    def refuse_while_in_use(self) -> None:
+        """Refuse what takes a stopped node, on whichever host it runs; for a file, the data folder's lock says it.
+
+        Raises
+        ------
+        NodeError
+            If another process of a node is connected to the server.
+        """
+        if self._file is None:
+            with self.read() as session:
+                if session.execute(_OTHERS).scalar_one():
+                    raise NodeError(
+                        "a node is connected to the ledger's database", advice="stop it on every host first"
+                    )
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -213,6 +271,11 @@ class Database:
 def with_password(url: str, password: str) -> str:
     """A database's URL with a password in it."""
     return make_url(url).set(password=password).render_as_string(hide_password=False)
+
+
+def revisions() -> list[str]:
+    """The versions of the tables that this version of the node knows, the oldest first."""
+    return sorted(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
