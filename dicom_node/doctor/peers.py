@@ -29,7 +29,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
-from dicom_node.delivery.transport import open_transport
+from dicom_node.dicomweb.client import Client, Credentials
 from dicom_node.dimse import commitment, scu
 from dicom_node.dimse.association import Peer, Timeouts, associate
 from dicom_node.dimse.query import Server, find, keys
@@ -43,7 +43,6 @@ from dicom_node.settings.commitment import CommitmentPeer
 from dicom_node.settings.section import is_loopback
 from dicom_node.settings.sources import Endpoint
 from dicom_node.settings.worklist import Worklist
-from dicom_node.sources.archive import web_client
 from sr_writer import OutputProfile
 
 _TIMEOUTS: Final = Timeouts(SECONDS, SECONDS)
@@ -85,11 +84,7 @@ def _destination(settings: Settings, destination: Destination) -> Iterator[Findi
         if not goes_on:
             return
     if destination.url is not None:
-        transport = open_transport(destination, settings)
-        try:
-            yield ok(f"DICOMweb: lets us in, and answered in {transport.probe() * 1000:.0f} ms")
-        finally:
-            transport.close()
+        yield from _web(destination, warn)  # it may store and know no queries
         return
     if (destination.port, destination.aet) == (settings.listener.port, settings.listener.aet) and is_loopback(
         destination.host
@@ -115,6 +110,19 @@ def _destination(settings: Settings, destination: Destination) -> Iterator[Findi
         )
     elif destination.commitment:
         yield ok("does storage commitment")
+
+
+def _web(endpoint: Endpoint, where_not_found: Callable[[str, str], Finding]) -> Iterator[Finding]:
+    """Ask a DICOMweb server for a study that nobody has."""
+    credentials = Credentials.read(endpoint.user, endpoint.password_file, endpoint.token_file)
+    tls = client_context(endpoint.tls) if endpoint.tls is not None else None
+    with Client(endpoint.url or "", credentials, tls=tls, timeouts=_TIMEOUTS) as client:
+        seconds = client.verify()
+        status, _ = client.exchange("GET", "/studies", query=[("StudyInstanceUID", _NO_STUDY)])
+    if status == 404:
+        yield where_not_found(f"DICOMweb: there is no /studies below {endpoint.url}", "is the url right?")
+    else:
+        yield ok(f"DICOMweb: lets us in, and answered in {seconds * 1000:.0f} ms")
 
 
 def sop_classes(profile: OutputProfile) -> list[str]:
@@ -158,8 +166,7 @@ def _source(settings: Settings, source: Source) -> Iterator[Finding]:
         if not goes_on:
             return
     if source.url is not None:
-        with web_client(source) as client:
-            yield ok(f"DICOMweb: lets us in, and answered in {client.verify() * 1000:.0f} ms")
+        yield from _web(source, fail)
         return
     model = {
         "move": StudyRootQueryRetrieveInformationModelMove,
@@ -183,8 +190,10 @@ def _source(settings: Settings, source: Source) -> Iterator[Finding]:
         moved = move(server, keys("STUDY", nobody), settings.listener.aet)
         if moved.status == 0xA801:
             yield fail(f"C-MOVE: {moved.reason}", moved.advice)
-        elif moved.reason:  # there is nothing to move, and peers say so in many ways
-            yield warn(f"C-MOVE of a study that nobody has: {moved.reason}", moved.advice or "see the peer's own log")
+        elif moved.status is None:
+            yield fail(f"C-MOVE: {moved.reason}", "see the peer's own log")
+        elif moved.reason:  # there is nothing to move, which archives say in many ways
+            yield ok(f"C-MOVE is answered (status 0x{moved.status:04X} for a study that nobody has)")
         else:
             yield ok(f"C-MOVE is answered: it knows {settings.listener.aet}")
 
@@ -195,8 +204,7 @@ def _worklist(settings: Settings, worklist: Worklist) -> Iterator[Finding]:
         if not goes_on:
             return
     if worklist.url is not None:
-        with web_client(worklist) as client:
-            yield ok(f"DICOMweb: lets us in, and answered in {client.verify() * 1000:.0f} ms")
+        yield from _web(worklist, warn)  # it may know workitems and no studies
         return
     asked = [build_context(Verification), build_context(UnifiedProcedureStepPull)]
     taken = yield from _associated(settings, worklist, asked)
