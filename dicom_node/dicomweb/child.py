@@ -26,12 +26,19 @@ def server_child(settings: Settings, environment: Mapping[str, str]) -> tuple[Ch
     Users(settings.dicomweb_users)
     if settings.dicomweb.tls is not None:
         server_context(settings.dicomweb.tls)
-    opened = _listen(settings.dicomweb.host, settings.dicomweb.port)
+    opened = open_port(settings.dicomweb.host, settings.dicomweb.port, "dicomweb.port")
     command = [sys.executable, "-m", "dicom_node.dicomweb.server", str(opened.fileno())]
     return Child("dicomweb", tethered(command), environment, inherits=(opened.fileno(),)), opened
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def open_port(host: str, port: int, setting: str) -> socket.socket:
+    """A socket that listens; `setting` is the name of what says where.
+
+    Raises
+    ------
+    NodeError
+        If the port cannot be listened at.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, kind, protocol)
@@ -45,6 +52,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise NodeError(
             f"port {port} of {host} cannot be listened at: {error.strerror}",
-            advice="another program may listen there; set dicomweb.port",
+            advice=f"another program may listen there; set {setting}",
         ) from None
     return opened

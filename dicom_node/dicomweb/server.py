@@ -107,13 +107,13 @@ def make_server(settings: Settings, storage: Storage, transfers: Transfers) -> S
         limit_concurrency=settings.dicomweb.max_connections + 1,  # it counts the one that asks
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         h11_max_incomplete_event_size=_LARGEST_HEAD,
-        ssl_context_factory=(lambda _config, _default: _context(tls)) if tls is not None else None,
+        ssl_context_factory=(lambda _config, _default: renewing_context(tls)) if tls is not None else None,
     )
     config.load()
     return Server(config)
 
 
-def _context(tls: TlsSettings) -> ssl.SSLContext:
+def renewing_context(tls: TlsSettings) -> ssl.SSLContext:
     """A context whose certificate is the one of the files when a client connects; a new `ca` needs a restart."""
     context = server_context(tls)
 

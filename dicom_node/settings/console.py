@@ -22,7 +22,7 @@ class OidcSettings(Section):
         "ISSUER/.well-known/openid-configuration. Only local accounts without.",
     )
     client_id: str = Field(default="medrega-pacs", min_length=1, description="What the provider knows the console as.")
-    client_secret_file: Path | None = Field(default=None, description="File that holds the client's secret.")
+    password_file: Path | None = Field(default=None, description="File that holds the client's secret.")
     scopes: str = Field(default="openid profile", description="What is asked of the provider, with a blank between.")
     name_claim: str = Field(
         default="preferred_username", description="Claim of the ID token that holds the name of who signs in."
@@ -41,8 +41,8 @@ class OidcSettings(Section):
     def _safe(self) -> OidcSettings:
         if self.issuer is None:
             return self
-        if self.client_secret_file is None:
-            raise ValueError("client_secret_file is missing")
+        if self.password_file is None:
+            raise ValueError("password_file is missing")
         address = urlsplit(self.issuer)
         if address.scheme == "http" and not (is_loopback(address.hostname or "") or self.plain_http):
             raise ValueError("who signs in could be anybody by http: an https issuer, or plain_http = true")

@@ -1,12 +1,18 @@
 """Fixtures of the node's tests."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from node_bench import Clock, Pacs, RunningNode
 
 from dicom_node.ledger import Ledger
+
+if TYPE_CHECKING:
+    from console_client import Console
 
 
 @pytest.fixture
@@ -35,3 +41,13 @@ def node(tmp_path: Path, pacs: Pacs) -> Iterator[RunningNode]:
     node = RunningNode(tmp_path, pacs)
     yield node
     node.stop()
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Iterator[Console]:
+    """The console on an empty ledger."""
+    from console_client import Console  # templates and a server, which only its own tests need
+
+    console = Console(tmp_path)
+    yield console
+    console.close()

@@ -1,0 +1,134 @@
+"""The console as an ASGI application: its pages, its headers, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dicom_node.console import health, page, sign_in, study, worklist
+from dicom_node.console.sessions import Sessions
+from dicom_node.ledger import Ledger
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+from engine.errors import MedregaError
+
+STATIC: Final = Path(__file__).parent / "static"
+_LARGEST: Final = 4 << 20
+"""Bytes of a form: a report of many thousand lines."""
+_HEADERS: Final = {
+    # No script and no style but our own files: words of a header cannot become either.
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+log = structlog.get_logger(__name__)
+
+ROUTES: Final[list[Route]] = [
+    Route("/healthz/live", health.live),
+    Route("/healthz/ready", health.ready),
+    *sign_in.ROUTES,
+    *worklist.ROUTES,
+    *study.ROUTES,
+]
+"""Every page; each says by its guard who may ask for it."""
+
+
+def make_application(settings: Settings, ledger: Ledger, spool: Spool) -> Starlette:
+    """The console.
+
+    Parameters
+    ----------
+    settings : Settings
+    ledger : Ledger
+    spool : Spool
+
+    Returns
+    -------
+    Starlette
+        Its ``state`` holds these three, and ``sessions``.
+    """
+    handlers: dict[Any, Any] = {HTTPException: _refused, MedregaError: _failed, Exception: _unexpected}
+    application = Starlette(
+        routes=[*ROUTES, Mount("/static", StaticFiles(directory=STATIC))],
+        exception_handlers=handlers,
+        middleware=[Middleware(_Shell, secure=settings.console.is_secure)],
+    )
+    application.state.settings = settings
+    application.state.ledger = ledger
+    application.state.spool = spool
+    application.state.sessions = Sessions(settings.console, ledger)
+    return application
+
+
+class _Shell:
+    """The headers of every answer, and the limit of every form."""
+
+    def __init__(self, application: ASGIApp, *, secure: bool) -> None:
+        self._application = application
+        self._headers = _HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(self._headers)
+                # What anybody may see is asked for anew each time, and not sent if it is the same; the rest is kept
+                # by no browser and no proxy.
+                static = scope["path"].startswith("/static/") and message["status"] in (200, 304)
+                headers["Cache-Control"] = "no-cache" if static else "no-store"
+            await send(message)
+
+        length = Headers(scope=scope).get("content-length", "0")
+        if "transfer-encoding" in Headers(scope=scope) or not length.isdigit():
+            await PlainTextResponse("say how long the request is\n", 411)(scope, receive, send_with_headers)
+        elif int(length) > _LARGEST:
+            await PlainTextResponse("too long\n", 413)(scope, receive, send_with_headers)
+        else:
+            await self._application(scope, receive, send_with_headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - what this handles
+    return _problem(request, error.status_code, error.detail)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MedregaError)  # noqa: S101 - what this handles
+    log.warning("page not served", page=_name(request), reason=str(error))
+    return _problem(request, 503 if error.retry else 409, error.explained)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # The outermost edge of a request: the words of other people's exceptions may quote a data set.
+    log.error("unexpected error in a page", page=_name(request), exc_info=error)
+    return _problem(request, 500, "Something unexpected went wrong; the log says what.")
+
+
+def _problem(request: Request, status: int, words: str) -> Response:
+    return page.render(request, "problem.html", status_code=status, status=status, message=words)
+
+
+def _name(request: Request) -> str:
+    return getattr(request.scope.get("endpoint"), "__name__", "")
