@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from node_bench import image, node_settings, written
+from node_bench import image, written
 from pydicom.dataset import Dataset
 from queued import queue_complete
 
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import Claim, ReceivedInstance, StoredResult
-from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from engine.findings import Box, Finding, HeldBack, ImageRead, ModelIdentity, Region, RunState, StudyReading
 
@@ -23,18 +21,10 @@ MODEL = ModelIdentity("Phantom reader", "1.0", "tests", "d" * 64, "scripted", "1
 
 
 class StudyBench:
-    """A node's folder and ledger without a node.
+    """A ledger and a spool without a node."""
 
-    Parameters
-    ----------
-    folder : Path
-    changes
-        Sections of the settings.
-    """
-
-    def __init__(self, folder: Path, **changes: Any) -> None:
-        self.settings: Settings = node_settings(folder, **changes)
-        self.ledger, self.spool = Ledger.open(self.settings), Spool.of(self.settings)
+    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+        self.ledger, self.spool = ledger, spool
 
     def receive(self, *datasets: Dataset) -> str:
         """Put a study into the spool, complete; its UID."""

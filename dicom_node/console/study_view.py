@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from typing import Final, Self
 
@@ -84,7 +84,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A line of the timeline: what happened, how often in a row, and how long it then was so."""
+    """A line of the timeline: what happened, how often in a row, and for how many seconds it then was so."""
 
     at: datetime
     run: int | None
@@ -93,7 +93,7 @@ class Step:
     to_state: State | None
     reason: str
     times: int
-    lasted: timedelta | None
+    lasted: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ class StudyView:
                     to_state=event.to_state,
                     reason=event.reason,
                     times=len(alike),
-                    lasted=end - event.at if end is not None else None,
+                    lasted=(end - event.at).total_seconds() if end is not None else None,
                 )
             )
         return steps
@@ -294,7 +294,8 @@ def _chosen(images: Sequence[StudyImage], asked: Asked, reading: StudyReading | 
         return image, min(max(1, asked.frame), image.frames)
     if reading is not None:
         by_uid = {image.sop_instance_uid: image for image in images}
-        places = [(one.sop_instance_uid, one.frame) for one in (*reading.regions, *reading.images)]
+        places = [(region.sop_instance_uid, region.frame) for region in reading.regions]
+        places += [(one.sop_instance_uid, one.frame) for one in reading.images]
         for uid, frame in places:
             if uid in by_uid:
                 return by_uid[uid], frame

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_bench import image
+from node_bench import image, node_settings
 from PIL import Image
 from pydicom.uid import generate_uid
 from study_bench import StudyBench, corners, finding, reading_of
@@ -16,16 +16,17 @@ from dicom_node.console.marks import outline
 from dicom_node.console.patient import Patient
 from dicom_node.console.picture import image_of, images_of, png
 from dicom_node.console.study_view import Asked, StudyView
-from dicom_node.ledger import DeliveryState, State
+from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.records import Outcome
+from dicom_node.spool import Spool
 from engine.errors import NodeError
 from engine.imaging import Window
 from engine.masks import pack
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> StudyBench:
-    return StudyBench(tmp_path)
+def bench(tmp_path: Path, ledger: Ledger) -> StudyBench:
+    return StudyBench(ledger, Spool.of(node_settings(tmp_path)))
 
 
 def view(bench: StudyBench, study: str, asked: Asked | None = None) -> StudyView:
