@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench viewers validators peers slow differential explore lint bundle bundle-check licences check-peers phantom-model clean
+.PHONY: help setup demo test bench browser viewers validators peers slow differential explore lint bundle bundle-check licences check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -25,7 +25,12 @@ test: .venv/.test check-peers ## lint, type check and run all tests; installs De
 bench: .venv/.test check-peers ## measure it all beside its peers (ten minutes; bench-output/)
 	$(BIN)/python tests/bench/bench.py
 
-# make test does without these: they need a browser, npm and a download of 50 MB.
+# make test does without these: they need a browser.
+browser: PEERS := chromium fonts-dejavu-core fonts-droid-fallback orthanc
+browser: .venv/.viewers check-peers ## drive the console in a headless Chromium; renews deploy/images/console
+	$(BIN)/pytest tests/browser
+
+# Nor without these: they need a browser, npm and a download of 50 MB.
 viewers: PEERS := chromium fonts-dejavu-core orthanc orthanc-dicomweb orthanc-webviewer
 viewers: .venv/.viewers check-peers ## open results in OHIF, dwv and Orthanc's viewer; renews deploy/images/viewers
 	@command -v npm >/dev/null || { echo "npm is needed to fetch viewers: install Node.js (nodejs, npm)"; exit 1; }
