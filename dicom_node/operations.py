@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 from dicom_node.ledger import Ledger, State
 from dicom_node.settings import Settings
 from engine.errors import NodeError, PlanError
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A destination that answered.
+
+    Parameters
+    ----------
+    seconds : float
+        Until it did; 0 where it has no service to be asked by, as the complaint says.
+    waiting : int
+        Results that waited and are sent now.
+    complaint : NodeError or None
+    """
+
+    seconds: float
+    waiting: int
+    complaint: NodeError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +48,31 @@ class Operations:
     def cancel(self, study_instance_uid: str) -> None:
         """Stop what is under way for a study, or give up one that FAILED."""
         self.ledger.cancel(study_instance_uid)
+
+    def probe(self, destination: str) -> Probed:
+        """Ask a destination now whether it answers (C-ECHO, or a query); if it does, all that waits is sent at once.
+
+        Raises
+        ------
+        SettingsError
+            If there is none of that name.
+        PeerError
+            If it does not answer.
+        """
+        from dicom_node.delivery.transport import open_transport
+        from dicom_node.dimse.scu import PeerError
+        from dicom_node.ledger.records import Contact
+
+        seconds, complaint = 0.0, None
+        with closing(open_transport(self.settings.destination(destination), self.settings)) as transport:
+            try:
+                seconds = transport.probe()
+            except PeerError as error:
+                if not error.answered:
+                    self.ledger.destinations.probed(destination, Contact(answered=False, reason=error.explained))
+                    raise
+                complaint = error  # it is there, and has no such service
+        return Probed(seconds, self.ledger.destinations.probed(destination, Contact(answered=True)), complaint)
 
     def plans(self) -> list[str]:
         """Names of the plans that a study can be read by."""

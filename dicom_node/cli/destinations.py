@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, load_settings, open_ledger, print_error
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings, open_ledger, operations, print_error
 
 if TYPE_CHECKING:
     from dicom_node.ledger.records import DestinationRecord
@@ -84,25 +83,14 @@ def resume(name: NameArgument, config: ConfigOption = None) -> None:
 @app.command(epilog=examples("destinations probe pacs"))
 def probe(name: NameArgument, config: ConfigOption = None) -> None:
     """Ask a destination now whether it answers (C-ECHO, or a query); if it does, all that waits is sent at once."""
-    from dicom_node.delivery.transport import open_transport
-    from dicom_node.dimse.scu import PeerError
-    from dicom_node.ledger.records import Contact
-
-    settings = load_settings(config)
-    destination = settings.destination(name)
-    seconds = 0.0
-    with closing(open_transport(destination, settings)) as transport, open_ledger(config) as ledger:
-        try:
-            seconds = transport.probe()
-        except PeerError as error:
-            if not error.answered:
-                ledger.destinations.probed(name, Contact(answered=False, reason=error.explained))
-                raise
-            print_error(str(error), error.advice)  # it is there, and has no such service
-        waiting = ledger.destinations.probed(name, Contact(answered=True))
-    console().print(f"{destination} answered in {seconds * 1000:.0f} ms" if seconds else f"{destination} answered")
-    if waiting:
-        console().print(f"{waiting} result{'s' * (waiting != 1)} that waited will be sent now")
+    with operations(config) as doing:
+        found = doing.probe(name)
+    if found.complaint is not None:
+        print_error(str(found.complaint), found.complaint.advice)
+    answered = f"in {found.seconds * 1000:.0f} ms" if found.seconds else ""
+    console().print(f"{load_settings(config).destination(name)} answered {answered}".rstrip())
+    if found.waiting:
+        console().print(f"{found.waiting} result{'s' * (found.waiting != 1)} that waited will be sent now")
 
 
 def _state(record: DestinationRecord) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.models import Delivery, DeliveryState, Result, Run, Switch
@@ -42,6 +42,12 @@ class Switches(Part):
         with self._database.read() as session:
             rows = session.scalars(select(Switch).where(Switch.name.startswith(_ROUTE)).order_by(Switch.name)).all()
             return {row.name.removeprefix(_ROUTE): Switched(row.value, row.at, row.reason) for row in rows}
+
+    def under_way(self) -> dict[str, int]:
+        """How many runs are under way on each route."""
+        with self._database.read() as session:
+            query = select(Run.route, func.count()).where(Run.state.in_(ACTIVE), Run.route.is_not(None))
+            return {name: count for name, count in session.execute(query.group_by(Run.route)) if name is not None}
 
     def paused(self) -> dict[Work, Switched]:
         """What is paused, since when and why."""
