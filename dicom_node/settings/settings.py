@@ -17,6 +17,7 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dicom_node.settings.audit import AuditSettings
 from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.console import ConsoleSettings, OidcSettings
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     front: FrontSettings = FrontSettings()
     console: ConsoleSettings = ConsoleSettings()
     oidc: OidcSettings = OidcSettings()
+    audit: AuditSettings = AuditSettings()
     sweeper: SweeperSettings = SweeperSettings()
     broker: BrokerSettings = BrokerSettings()
     ledger: LedgerSettings = LedgerSettings()
