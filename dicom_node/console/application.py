@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicom_node.console import health, page, sign_in, study, worklist
+from dicom_node.console import destinations, engine, health, page, routes, settings, sign_in, study, worklist
 from dicom_node.console.sessions import Sessions
 from dicom_node.ledger import Ledger
 from dicom_node.settings import Settings
@@ -46,6 +46,10 @@ ROUTES: Final[list[Route]] = [
     *sign_in.ROUTES,
     *worklist.ROUTES,
     *study.ROUTES,
+    *routes.ROUTES,
+    *destinations.ROUTES,
+    *engine.ROUTES,
+    *settings.ROUTES,
 ]
 """Every page; each says by its guard who may ask for it."""
 

@@ -20,7 +20,13 @@ from dicom_node.console.translation import COOKIE, LANGUAGES, negotiated, transl
 TEMPLATES: Final = Path(__file__).parent / "templates"
 _SPANS: Final = ((86_400, "{count} d"), (3600, "{count} h"), (60, "{count} min"), (1, "{count} s"))
 
-PLACES: Final = (("/", "Worklist", Role.VIEWER),)
+PLACES: Final = (
+    ("/", "Worklist", Role.VIEWER),
+    ("/routes", "Routes", Role.VIEWER),
+    ("/destinations", "Destinations", Role.VIEWER),
+    ("/engine", "Engine", Role.VIEWER),
+    ("/settings", "Settings", Role.ADMINISTRATOR),
+)
 """The main pages: address, name, and who may see them."""
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from dicom_node.demo.checks import Truth, check_truth
 from dicom_node.doctor.finding import Check, Finding, fail, ok, warn
-from dicom_node.doctor.running import reading_worker_pid
+from dicom_node.running import reading_worker_pid
 from dicom_node.settings import Settings
 from engine.findings import RunState
 from engine.phantom.studies import phantom
@@ -37,7 +37,7 @@ def _engine(settings: Settings) -> Iterator[Finding]:
         return
     if not model_path(engine.model).exists():
         return  # the check of the model tells
-    worker = reading_worker_pid()
+    worker = reading_worker_pid(settings)
     if engine.runtime in _LARGE and worker is not None:
         yield ok(f"the reading worker, process {worker}, holds the model; stop it to have it loaded and tried here")
         return

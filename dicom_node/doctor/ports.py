@@ -13,7 +13,7 @@ from dicom_node.dimse.association import Peer, PeerError, Timeouts
 from dicom_node.dimse.tls import client_context
 from dicom_node.doctor.finding import Check, Finding, fail, ok, warn
 from dicom_node.doctor.reach import SECONDS
-from dicom_node.doctor.running import front_pid
+from dicom_node.running import front_pid
 from dicom_node.settings import Settings
 from dicom_node.settings.section import is_loopback
 

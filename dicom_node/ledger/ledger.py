@@ -38,6 +38,7 @@ from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.sendings import Sendings
 from dicom_node.ledger.states import ACTIVE, State
 from dicom_node.ledger.switches import Switches, switched
+from dicom_node.ledger.throughput import Throughput
 from dicom_node.ledger.workitems import Workitems
 from dicom_node.routing.decision import Action, Priority
 from dicom_node.settings import Settings
@@ -77,6 +78,7 @@ class Ledger(Part):
     holdings : Holdings
     switches : Switches
     headers : Headers
+    throughput : Throughput
     workitems : Workitems
     accounts : Accounts
     clock : callable
@@ -105,6 +107,7 @@ class Ledger(Part):
         self.holdings = Holdings(self._database, clock)
         self.switches = Switches(self._database, clock)
         self.headers = Headers(self._database, clock)
+        self.throughput = Throughput(self._database, clock)
         self.workitems = Workitems(self._database, clock)
         self.accounts = Accounts(self._database, clock)
 

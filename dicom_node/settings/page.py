@@ -79,6 +79,31 @@ def as_toml(settings: Settings) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """A setting in effect: its key, its value as TOML (None: unset), whether that is its default, and its help."""
+
+    key: str
+    value: str | None
+    is_default: bool
+    description: str
+
+
+def effective_settings(settings: Settings) -> list[tuple[str, list[Effective]]]:
+    """The settings in effect by table, as ``[listener]`` or ``[[destinations]]``; secrets show as asterisks."""
+    found = []
+    for section, value in settings:
+        for table in value if isinstance(value, tuple) else [value]:
+            head = f"[[{section}]]" if isinstance(value, tuple) else f"[{section}]"
+            declared = _fields(head, type(table).model_fields)
+            given = ((item, getattr(table, item.key)) for item in declared)
+            rows = [(item, None if one is None else _toml(one)) for item, one in given]
+            found.append(
+                (head, [Effective(item.key, text, text == item.default, item.description) for item, text in rows])
+            )
+    return found
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
