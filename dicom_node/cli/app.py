@@ -13,6 +13,7 @@ from importlib.metadata import version as installed_version
 import typer
 
 from dicom_node.cli import (
+    audit,
     config,
     demo,
     destinations,
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 for module in (node, reading, network, pull, worklist, studies, queue, purge, doctor, demo):
     module.register(app)
+app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(engine.app, name="engine")

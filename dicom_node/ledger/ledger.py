@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 
 from dicom_node.ledger.accounts import Accounts
 from dicom_node.ledger.arrivals import Arrivals
+from dicom_node.ledger.audits import Audits
 from dicom_node.ledger.clocks import Clocks
 from dicom_node.ledger.commitments import Commitments
 from dicom_node.ledger.database import Database, with_password
@@ -81,6 +82,7 @@ class Ledger(Part):
     throughput : Throughput
     workitems : Workitems
     accounts : Accounts
+    audits : Audits
     clock : callable
         Gives the time by which the ledger goes.
     """
@@ -110,6 +112,7 @@ class Ledger(Part):
         self.throughput = Throughput(self._database, clock)
         self.workitems = Workitems(self._database, clock)
         self.accounts = Accounts(self._database, clock)
+        self.audits = Audits(self._database, clock)
 
     @classmethod
     def open(cls, settings: Settings, clock: Clock | None = None) -> Self:

@@ -245,6 +245,9 @@ class Event(Base):
     """The audit record: every transition, and what else a person should be able to read afterwards."""
 
     __tablename__ = "event"
+    __table_args__ = (
+        Index("ix_event_unaudited", "id", sqlite_where=text("NOT audited"), postgresql_where=text("NOT audited")),
+    )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"), index=True)
@@ -255,6 +258,19 @@ class Event(Base):
     from_state: Mapped[State | None] = mapped_column(STATE)
     to_state: Mapped[State | None] = mapped_column(STATE)
     reason: Mapped[str] = mapped_column(Text, default="")
+    audited: Mapped[bool] = mapped_column(default=False, server_default=true())
+    """Whether the audit trail has had it; what older versions of the node wrote counts as told."""
+
+
+class Tally(Base):
+    """A count that only grows, of what metrics tell and no other table keeps; its labels hold nothing of a patient."""
+
+    __tablename__ = "tally"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    first: Mapped[str] = mapped_column(String(128), primary_key=True, default="")
+    second: Mapped[str] = mapped_column(String(128), primary_key=True, default="")
+    value: Mapped[int] = mapped_column(BIG)
 
 
 class Switch(Base):

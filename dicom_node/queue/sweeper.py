@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from dicom_node.audit.follower import Follower
 from dicom_node.intake.completion import Completion
 from dicom_node.intake.counting import counted_aets
 from dicom_node.ledger import Ledger
@@ -54,6 +55,7 @@ class Sweeper:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._completion = Completion(settings, ledger)
+        self._follower = Follower(settings, ledger)
         self._router = Router(settings, ledger, Spool(settings.data.path))
         self._bell, self._ear = Bell(settings), Ear(settings)
         self._owner = new_owner()
@@ -112,6 +114,7 @@ class Sweeper:
         self._dispatcher.dispatch_readings()
         self._dispatcher.dispatch_deliveries()
         self._dispatcher.ask_for_counts(self._uncounted(now))
+        self._follower.follow()
 
     def _uncounted(self, now: datetime) -> list[str]:
         """Runs whose source is to be asked, each but once for so long as an answer may take."""

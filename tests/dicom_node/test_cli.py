@@ -63,6 +63,7 @@ def test_every_command_of_the_plan_is_there() -> None:
         "phantom", "demo", "doctor", "config show", "config check", "config passcode", "version",
         "engine ask", "engine info", "engine check", "engine compile",
         "engine export", "engine evaluate", "engine bench",
+        "audit verify",
         "ledger version", "ledger upgrade", "ledger downgrade", "ledger backup", "ledger restore",
         "destinations pause", "destinations resume", "destinations probe",
         "plan list", "plan show", "plan check", "plan which",
