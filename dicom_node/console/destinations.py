@@ -11,13 +11,19 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from dicom_node.audit import Action, Outcome
 from dicom_node.console import guard, page
 from dicom_node.console.accounts import Role
+from dicom_node.console.audited import audited
 from dicom_node.ledger.records import Circuit, DestinationRecord
-from dicom_node.operations import Operations
+from dicom_node.operations import Operations, Probed
 from engine.errors import MedregaError
 
-_ACTIONS: Final = ("pause", "resume", "probe")
+_ACTIONS: Final = {
+    "pause": Action.DESTINATION_PAUSED,
+    "resume": Action.DESTINATION_RESUMED,
+    "probe": Action.DESTINATION_PROBED,
+}
 
 
 @guard.requires(Role.VIEWER)
@@ -33,15 +39,16 @@ async def change(request: Request) -> Response:
     state = request.app.state
     if name not in [record.name for record in await anyio.to_thread.run_sync(_records, request)]:
         raise HTTPException(404, "There is no such destination.")
-    health = state.ledger.destinations
+    operations, health = Operations(state.settings, state.ledger), state.ledger.destinations
+    work = {"pause": health.pause, "resume": health.resume, "probe": operations.probe}[action]
     try:
-        if action == "probe":
-            probed = await anyio.to_thread.run_sync(Operations(state.settings, state.ledger).probe, name)
-            return RedirectResponse(f"/destinations?ms={probed.seconds * 1000:.0f}", 303)
-        await anyio.to_thread.run_sync(health.pause if action == "pause" else health.resume, name)
+        done = await anyio.to_thread.run_sync(work, name)
     except MedregaError as error:
+        await audited(request, _ACTIONS[action], outcome=Outcome.MINOR_FAILURE, detail=f"destination {name}")
         return await _page(request, error.explained, 409)
-    return RedirectResponse("/destinations", 303)
+    await audited(request, _ACTIONS[action], detail=f"destination {name}")
+    answered = f"?ms={done.seconds * 1000:.0f}" if isinstance(done, Probed) else ""
+    return RedirectResponse(f"/destinations{answered}", 303)
 
 
 ROUTES: Final = [
@@ -77,7 +84,7 @@ async def _page(request: Request, message: str = "", status: int = 200) -> Respo
         "destinations.html",
         status_code=status,
         records=await anyio.to_thread.run_sync(_records, request),
-        places={item.name: item for item in state.settings.destinations},
+        endpoints={item.name: item for item in state.settings.destinations},
         health_of=health_of,
         age=lambda at: max(0.0, (now - at).total_seconds()),
         answered=answered if answered.isdigit() else "",

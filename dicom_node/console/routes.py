@@ -12,15 +12,17 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route as Page
 
+from dicom_node.audit import Action
 from dicom_node.console import guard, page
 from dicom_node.console.accounts import Role
+from dicom_node.console.audited import audited
 from dicom_node.ledger.switches import Switched, Work
-from dicom_node.routing.decision import Action
+from dicom_node.routing.decision import Action as RouteAction
 from dicom_node.routing.router import routes_of
 from dicom_node.routing.rules import Route
 from engine.errors import SettingsError
 
-_ACTIONS: Final = {"off": Action.OFF, "shadow": Action.SHADOW, "on": Action.READ}
+_WAYS: Final = {"off": RouteAction.OFF, "shadow": RouteAction.SHADOW, "on": RouteAction.READ}
 _LONGEST: Final = 200
 """Characters of a reason."""
 
@@ -49,12 +51,13 @@ async def routes(request: Request) -> Response:
 @guard.requires(Role.ADMINISTRATOR)
 async def switch(request: Request) -> Response:
     """Switch a route off or to shadow, or let its rule count again."""
-    name, action = request.path_params["route"], _ACTIONS[request.url.path.rpartition("/")[2]]
+    name, way = request.path_params["route"], request.url.path.rpartition("/")[2]
     switches, reason = request.app.state.ledger.switches, await _reason(request)
     views, _ = await anyio.to_thread.run_sync(_views, request)
     if name not in [view.name for view in views]:
         raise HTTPException(404, "There is no such route.")
-    stopped = await anyio.to_thread.run_sync(switches.set_route, name, action, reason)
+    stopped = await anyio.to_thread.run_sync(switches.set_route, name, _WAYS[way], reason)
+    await audited(request, Action.ROUTE_SWITCHED, detail=f"route {name}: {way}{f' ({reason})' if reason else ''}")
     return RedirectResponse(f"/routes?stopped={stopped}", 303)
 
 
@@ -64,15 +67,18 @@ async def pause(request: Request) -> Response:
     _, _, work, action = request.url.path.split("/")
     switches = request.app.state.ledger.switches
     if action == "pause":
-        await anyio.to_thread.run_sync(switches.pause, Work(work), await _reason(request))
+        reason = await _reason(request)
+        await anyio.to_thread.run_sync(switches.pause, Work(work), reason)
+        await audited(request, Action.WORK_PAUSED, detail=f"{work}{f' ({reason})' if reason else ''}")
     else:
         await anyio.to_thread.run_sync(switches.resume, Work(work))
+        await audited(request, Action.WORK_RESUMED, detail=work)
     return RedirectResponse("/routes", 303)
 
 
 ROUTES: Final = [
     Page("/routes", routes),
-    *(Page(f"/routes/{{route}}/{name}", switch, methods=["POST"]) for name in _ACTIONS),
+    *(Page(f"/routes/{{route}}/{name}", switch, methods=["POST"]) for name in _WAYS),
     *(Page(f"/work/{work}/{name}", pause, methods=["POST"]) for work in Work for name in ("pause", "resume")),
 ]
 

@@ -35,6 +35,11 @@ from dicom_node.ledger.records import ReceivedInstance
 from dicom_node.settings import Settings
 from engine.runtime import model_path
 
+# The library leaves the socket of a refused connection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
 AET = "MEDREGA"
 PRESENTATION_STATE_REFUSED = """
 [[TransferSyntaxes]]
