@@ -25,4 +25,5 @@ def found_by_axe(page: Page) -> list[str]:
 def keep(page: Page, name: str) -> None:
     """Keep a picture of the whole page beside the guides."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+    # With its caret, since hiding that leaves empty styles on inputs, which htmx copies and the policy then refuses.
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=True, caret="initial")

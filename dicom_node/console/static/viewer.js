@@ -17,13 +17,14 @@ function show() {
     svg.classList.toggle("zoomed", zoom !== 1);
     svg.style.width = zoom === 1 ? "" : `${zoom * 100}%`;
     for (const name of svg.querySelectorAll("text")) name.style.fontSize = `${name.getAttribute("font-size") / zoom}px`;
-    svg.querySelector("image").addEventListener("error", told, { once: true });
+    const image = svg.querySelector("image");
+    image.decode().catch(() => told(image)); // it may have failed before this script ran
   }
 }
 
 // A picture that cannot be made says why in words.
-async function told(event) {
-  const answer = await fetch(event.target.getAttribute("href"));
+async function told(image) {
+  const answer = await fetch(image.getAttribute("href"));
   const problem = document.getElementById("picture-problem");
   if (answer.ok || !problem) return;
   problem.textContent = await answer.text();
@@ -49,7 +50,7 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input, select, textarea")) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input:not([type=checkbox]), select, textarea")) return;
   const go = { ArrowLeft: "before", ArrowRight: "after" }[event.key];
   const way = { "+": "in", "-": "out", 0: "fit" }[event.key];
   if (go) viewer()?.querySelector(`a[data-go="${go}"]`)?.click();
