@@ -1,13 +1,15 @@
-"""What a person does to a study, by the command line or in the console: the one home of it for both."""
+"""What a person does to a study, by the command line or in the console: the one home of it for both, audited."""
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 
+from dicom_node.audit import Action, AuditEvent, Outcome, Trail, this_person
 from dicom_node.ledger import Ledger, State
 from dicom_node.settings import Settings
-from engine.errors import NodeError, PlanError
+from engine.errors import MedregaError, NodeError, PlanError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,57 @@ class Operations:
     ----------
     settings : Settings
     ledger : Ledger
+    actor : str
+        Who does it: an account of the console, or the user of the system.
+    address : str, optional
+        Where from.
     """
 
     settings: Settings
     ledger: Ledger
+    actor: str = field(default_factory=this_person)
+    address: str | None = None
+
+    def note(
+        self, action: Action, study_uid: str | None = None, outcome: Outcome = Outcome.SUCCESS, detail: str = ""
+    ) -> None:
+        """Enter in the audit trail what this person did; `detail` holds no patient data."""
+        event = AuditEvent(action, self.actor, self.address, study_uid, outcome, detail)
+        Trail.of(self.settings).write(event)
+
+    @contextmanager
+    def _noted(self, action: Action, study_uid: str, detail: str = "") -> Iterator[None]:
+        try:
+            yield
+        except MedregaError as error:
+            self.note(action, study_uid, Outcome.MINOR_FAILURE, f"{detail}{detail and ': '}{error}")
+            raise
+        self.note(action, study_uid, detail=detail)
 
     def retry(self, study_instance_uid: str) -> State:
         """Give a study that ended FAILED, CANCELLED or IGNORED another try; the state that this puts it in."""
-        return self.ledger.retry(study_instance_uid)
+        with self._noted(Action.STUDY_RETRIED, study_instance_uid):
+            return self.ledger.retry(study_instance_uid)
 
     def cancel(self, study_instance_uid: str) -> None:
         """Stop what is under way for a study, or give up one that FAILED."""
-        self.ledger.cancel(study_instance_uid)
+        with self._noted(Action.STUDY_CANCELLED, study_instance_uid):
+            self.ledger.cancel(study_instance_uid)
+
+    def hold(self, study_instance_uid: str, reason: str) -> State:
+        """Keep a study from being read until it is released; the state in which that finds it."""
+        with self._noted(Action.STUDY_HELD, study_instance_uid):
+            return self.ledger.intake.hold(study_instance_uid, reason)
+
+    def release(self, study_instance_uid: str) -> State:
+        """Let a study go on that was held; its state."""
+        with self._noted(Action.STUDY_RELEASED, study_instance_uid):
+            return self.ledger.intake.release(study_instance_uid)
+
+    def push(self, study_instance_uid: str) -> State:
+        """Read a study next, with the images that are there; its state."""
+        with self._noted(Action.STUDY_PUSHED, study_instance_uid):
+            return self.ledger.intake.push(study_instance_uid)
 
     def probe(self, destination: str) -> Probed:
         """Ask a destination now whether it answers (C-ECHO, or a query); if it does, all that waits is sent at once.
@@ -98,7 +139,8 @@ class Operations:
         known = self.plans()
         if plan not in known:
             raise PlanError(f"there is no plan {plan!r}", advice=f"there are {', '.join(known)}")
-        return self.ledger.rereadings.open(study_instance_uid, plan)
+        with self._noted(Action.STUDY_REREAD, study_instance_uid, f"plan {plan}"):
+            return self.ledger.rereadings.open(study_instance_uid, plan)
 
     def retract(self, study_instance_uid: str, reason: str) -> dict[str, int]:
         """Withdraw what was delivered of a study, by rejection notes (IHE IOCM).
@@ -121,5 +163,6 @@ class Operations:
 
         if reason not in list(RejectionReason):
             raise NodeError("results are withdrawn for their quality or for the patient's safety")
-        spool = Spool.of(self.settings)
-        return retract(self.ledger, spool, study_instance_uid, RejectionReason(reason), datetime.now(UTC))
+        why, now = RejectionReason(reason), datetime.now(UTC)
+        with self._noted(Action.STUDY_RETRACTED, study_instance_uid, reason):
+            return retract(self.ledger, Spool.of(self.settings), study_instance_uid, why, now)

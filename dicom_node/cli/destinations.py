@@ -67,16 +67,22 @@ def destinations(
 def pause(name: NameArgument, config: ConfigOption = None) -> None:
     """Send nothing to a destination until it is resumed; what is under way ends first, the rest waits."""
     load_settings(config).destination(name)
-    with open_ledger(config) as ledger:
-        done = ledger.destinations.pause(name)
+    from dicom_node.audit import Action
+
+    with operations(config) as node:
+        done = node.ledger.destinations.pause(name)
+        node.note(Action.DESTINATION_PAUSED, detail=f"destination {name}")
     console().print(f"{name} is paused" if done else f"{name} is paused already")
 
 
 @app.command(epilog=examples("destinations resume pacs"))
 def resume(name: NameArgument, config: ConfigOption = None) -> None:
     """Send to a paused destination again, at once; the hours that results are tried for begin anew."""
-    with open_ledger(config) as ledger:
-        waiting = ledger.destinations.resume(name)
+    from dicom_node.audit import Action
+
+    with operations(config) as node:
+        waiting = node.ledger.destinations.resume(name)
+        node.note(Action.DESTINATION_RESUMED, detail=f"destination {name}")
     console().print(f"{name} is resumed; {waiting} result{'s' * (waiting != 1)} wait{'s' * (waiting == 1)} for it")
 
 

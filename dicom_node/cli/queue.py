@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, open_ledger
+from dicom_node.cli.common import ConfigOption, console, examples, operations
 from dicom_node.cli.studies import UidArgument
 
 UID = "1.2.826.0.1.3680043.8.498.1"
@@ -35,8 +35,8 @@ def register(app: typer.Typer) -> None:
 
 def hold(uid: UidArgument, reason: ReasonOption = "", config: ConfigOption = None) -> None:
     """Keep a study from being read until it is released; its images go on being taken in."""
-    with open_ledger(config) as ledger:
-        state = ledger.intake.hold(uid, reason)
+    with operations(config) as node:
+        state = node.hold(uid, reason)
     said = "it is not read until it is released"
     if state not in ("RECEIVING", "COMPLETE", "QUEUED"):
         said = f"it is {state}, which goes on (cancel stops it); what arrives of it from now on waits"
@@ -45,31 +45,35 @@ def hold(uid: UidArgument, reason: ReasonOption = "", config: ConfigOption = Non
 
 def release(uid: UidArgument, config: ConfigOption = None) -> None:
     """Let a study go on that was held; one that still receives waits its quiet time anew."""
-    with open_ledger(config) as ledger:
-        state = ledger.intake.release(uid)
+    with operations(config) as node:
+        state = node.release(uid)
     console().print(f"the study is {state} and goes on")
 
 
 def push(uid: UidArgument, config: ConfigOption = None) -> None:
     """Read a study next: with the images that are there, without its quiet time, before all that waits."""
-    with open_ledger(config) as ledger:
-        state = ledger.intake.push(uid)
+    with operations(config) as node:
+        state = node.push(uid)
     console().print(f"the study is {state} and the next to be read")
 
 
 def pause(work: WorkArgument, reason: ReasonOption = "", config: ConfigOption = None) -> None:
     """Begin no more readings or deliveries, for maintenance; what is under way ends, and images are received."""
+    from dicom_node.audit import Action
     from dicom_node.ledger.switches import Work as Paused
 
-    with open_ledger(config) as ledger:
-        new = ledger.switches.pause(Paused(work), reason)
+    with operations(config) as node:
+        new = node.ledger.switches.pause(Paused(work), reason)
+        node.note(Action.WORK_PAUSED, detail=work)
     console().print(f"{work} is paused; resume lets it go on" if new else f"{work} was paused already")
 
 
 def resume(work: WorkArgument, config: ConfigOption = None) -> None:
     """Let readings or deliveries go on that were paused."""
+    from dicom_node.audit import Action
     from dicom_node.ledger.switches import Work as Paused
 
-    with open_ledger(config) as ledger:
-        was = ledger.switches.resume(Paused(work))
+    with operations(config) as node:
+        was = node.ledger.switches.resume(Paused(work))
+        node.note(Action.WORK_RESUMED, detail=work)
     console().print(f"{work} goes on" if was else f"{work} was not paused")

@@ -16,6 +16,7 @@ from dicom_node.cli.common import (
     examples,
     load_settings,
     open_ledger,
+    operations,
     print_error,
     report_refused,
 )
@@ -185,6 +186,7 @@ def on(name: NameArgument, config: ConfigOption = None) -> None:
 
 
 def _switch(name: str, action: Action, reason: str, config: Path | None) -> None:
+    from dicom_node.audit import Action as Audited
     from dicom_node.routing.router import routes_of
     from dicom_node.routing.rules import nearest
     from engine.errors import MedregaError
@@ -194,11 +196,12 @@ def _switch(name: str, action: Action, reason: str, config: Path | None) -> None
         known = [route.name for route in routes_of(load_settings(config))]
     except MedregaError as error:  # a kill switch works whatever has become of the rules
         print_error(str(error), error.advice)
-    with open_ledger(config) as ledger:
-        before = ledger.switches.routes()
+    with operations(config) as node:
+        before = node.ledger.switches.routes()
         if known and name not in known and name not in before:
             raise typer.BadParameter(f"there is no route {name}; {nearest(name, known)}", param_hint="NAME")
-        stopped = ledger.switches.set_route(name, action, reason)
+        stopped = node.ledger.switches.set_route(name, action, reason)
+        node.note(Audited.ROUTE_SWITCHED, detail=f"route {name}: {action}")
     if action == "read":
         typer.echo(f"route {name} goes by its rule again" if name in before else f"route {name} was not switched")
     else:

@@ -15,8 +15,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from dicom_node.audit import Action
 from dicom_node.console import guard, page
 from dicom_node.console.accounts import Role
+from dicom_node.console.audited import audited
 from dicom_node.console.picture import image_of, png
 from dicom_node.console.study_view import Asked, StudyView
 from dicom_node.operations import Operations
@@ -43,7 +45,10 @@ _OUTCOMES: Final = {
 @guard.requires(Role.VIEWER)
 async def study(request: Request) -> Response:
     """The page."""
-    return await _page(request)
+    answer = await _page(request)
+    if "hx-request" not in request.headers:  # not each image that is gone to, nor a page that looks for news
+        await audited(request, Action.STUDY_VIEWED, study_uid=request.path_params["study"])
+    return answer
 
 
 @guard.requires(Role.VIEWER)
@@ -80,6 +85,7 @@ async def result(request: Request) -> Response:
         kind, path = await anyio.to_thread.run_sync(find)
     except NodeError as error:
         raise HTTPException(404, str(error)) from None
+    await audited(request, Action.RESULT_DOWNLOADED, study_uid=request.path_params["study"], detail=wanted)
     return FileResponse(path, media_type="application/dicom", filename=f"{kind}-{wanted}.dcm")
 
 
@@ -177,4 +183,5 @@ def _window(view: StudyView) -> dict[str, object]:
 
 
 def _operations(request: Request) -> Operations:
-    return Operations(request.app.state.settings, request.app.state.ledger)
+    address = request.client.host if request.client else None
+    return Operations(request.app.state.settings, request.app.state.ledger, request.state.account.name, address)

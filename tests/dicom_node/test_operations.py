@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from node_bench import Clock, image, node_settings, written
 from pydicom import dcmread
 from queued import queue_complete
 
+from dicom_node.audit import Trail
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.models import Instance
 from dicom_node.ledger.records import ReceivedInstance, StudyRecord
@@ -123,3 +126,26 @@ def test_what_cannot_be_read_again_says_why(bench: Bench, ledger: Ledger) -> Non
         session.query(Instance).one().purged_at = ledger.clock()
     with pytest.raises(NodeError, match="1 of the study's images were purged"):
         bench.operations.reread(bench.study, "phantom")
+
+
+def test_what_a_person_does_is_audited_with_who_and_whether_it_was_done(bench: Bench) -> None:
+    bench.receive()
+    person = Operations(bench.settings, bench.ledger, "anna", "10.0.0.7")
+    person.hold(bench.study, "wrong patient")
+    person.release(bench.study)
+    with pytest.raises(NodeError):
+        person.retry(bench.study)
+    person.cancel(bench.study)
+    folder = Trail.of(bench.settings).folder
+    messages = [json.loads(line)["message"] for line in next(folder.glob("*.jsonl")).read_text("utf-8").splitlines()]
+    told = [
+        (re.search(r'csd-code="(study-\w+)"', text), re.search(r'OutcomeIndicator="(\d)"', text)) for text in messages
+    ]
+    assert [(action and action[1], outcome and outcome[1]) for action, outcome in told] == [
+        ("study-held", "0"),
+        ("study-released", "0"),
+        ("study-retried", "4"),
+        ("study-cancelled", "0"),
+    ]
+    assert all('UserID="anna"' in text and "10.0.0.7" in text and bench.study in text for text in messages)
+    assert "wrong patient" not in str(messages)
