@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dicom_node.settings import Settings
+from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 
 
 def front_pid(settings: Settings) -> int | None:
@@ -73,12 +74,24 @@ def processes(settings: Settings) -> list[Process]:
         role = next((role for mark, role in _ROLES if mark in command), "")
         if pid == front:
             role = "front"
-        elif parent != front and "dicom_node.queue.tasks" not in command:
+        elif parent != front and not ("dicom_node.queue.tasks" in command and _works_for(settings, folder)):
             continue
         if role:
             now, most = (int(status.get(key, "0 kB").split()[0]) << 10 for key in ("VmRSS", "VmHWM"))
             found.append(Process(pid, role, now, most))
     return sorted(found, key=lambda process: process.pid)
+
+
+def _works_for(settings: Settings, folder: Path) -> bool:
+    """Whether a worker's environment, by which it gets its settings, names the same data folder."""
+    try:
+        words = (folder / "environ").read_bytes().split(b"\0")
+        here = (folder / "cwd").resolve()
+    except OSError:
+        return False  # another user's
+    mark = f"{ENVIRONMENT_PREFIX}DATA=".encode()
+    given = next((word.removeprefix(mark) for word in words if word.startswith(mark)), b"{}")
+    return (here / json.loads(given).get("path", ".")).resolve() == settings.data.path.resolve()
 
 
 def reading_worker_pid(settings: Settings) -> int | None:

@@ -72,7 +72,8 @@ def health_of(record: DestinationRecord) -> tuple[str, str]:
         return "paused", "is-warn"
     if record.circuit is not Circuit.CLOSED:
         return "down", "is-fail"
-    return ("failing", "is-warn") if record.failures else ("well", "is-ok")
+    failed_last = record.failed_at is not None and (record.answered_at is None or record.failed_at > record.answered_at)
+    return ("failing", "is-warn") if failed_last else ("well", "is-ok")
 
 
 async def _page(request: Request, message: str = "", status: int = 200) -> Response:

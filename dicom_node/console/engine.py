@@ -24,16 +24,17 @@ from engine.runtime import model_path
 
 _GPU: Final = ("name", "utilization.gpu", "memory.used", "memory.total")
 """What nvidia-smi is asked for: a name, a percentage, and two sizes in MiB."""
-_TOLD: Final = (
-    "name",
-    "kind",
-    "parameters",
-    "stored_as",
-    "memory_bfloat16",
-    "memory_float32",
-    "weights_digest",
-    "digest",
-)
+_TOLD: Final = {
+    "name": "Name",
+    "kind": "Kind",
+    "parameters": "Parameters",
+    "stored_as": "Numbers stored as",
+    "memory_bfloat16": "Weights in bfloat16",
+    "memory_float32": "Weights in float32",
+    "weights_digest": "Digest",
+    "digest": "Digest",
+}
+"""What is told of a model, and the words for it."""
 
 
 @guard.requires(Role.VIEWER)
@@ -72,7 +73,7 @@ def _model(settings: Settings) -> dict[str, Any]:
         told = _described(settings.engine.model)
     except MedregaError:
         return {}
-    return {name: told[name] for name in _TOLD if name in told}
+    return {words: told[name] for name, words in _TOLD.items() if name in told}
 
 
 def _gpus() -> list[dict[str, str]]:
