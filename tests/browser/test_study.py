@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,18 @@ from console_client import Console
 from node_bench import image
 from PIL import Image
 from playwright.sync_api import Page, expect
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from queued import queue_complete
 from study_bench import StudyBench, corners, finding, reading_of
 
 from dicom_node.console.accounts import Role
 from dicom_node.ledger import State
+from dicom_node.reading.reader import Reader
 from engine.findings import Region, StudyReading
 from engine.masks import pack
+from engine.phantom.studies import write_phantoms
 
 Open = Callable[..., Page]
 BOX = (8, 16, 12, 20)
@@ -102,7 +108,6 @@ def test_three_hundred_images_are_gone_through_by_keys_slider_and_links(bench: S
     page.goto(f"/study/{study}", wait_until="networkidle")
     number = page.locator("label[for=image]")
     expect(number).to_have_text("Image 121 of 300")
-    keep(page, "study")
     page.keyboard.press("ArrowRight")
     expect(number).to_have_text("Image 122 of 300")
     page.keyboard.press("ArrowLeft")
@@ -192,3 +197,45 @@ def test_an_administrator_stops_a_study_and_lets_it_go_on(bench: StudyBench, ope
     page.get_by_role("link", name="有新的阅片结果：点击显示。").click()
     expect(page.locator("svg.picture text")).to_have_text("圆盘")
     keep(page, "study-zh")
+
+
+class NoDispatcher:
+    """Stands where messages are sent."""
+
+    def dispatch_deliveries(self) -> None:
+        """Send nothing."""
+
+
+def test_what_the_page_draws_is_what_was_sent(
+    bench: StudyBench, console: Console, open_page: Open, tmp_path: Path
+) -> None:
+    truth = json.loads(write_phantoms(tmp_path / "phantoms", 8, 1).read_text("utf-8"))
+    datasets = [dcmread(path) for path in sorted((tmp_path / "phantoms").glob("*.dcm"))]
+    dataset = max(datasets, key=lambda one: len(truth[one.SOPInstanceUID]))
+    study = bench.receive(dataset)
+    (run,) = queue_complete(console.ledger)
+    reader = Reader(console.settings, console.ledger, console.spool, NoDispatcher())  # type: ignore[arg-type]
+    reader.read(run)
+    reader.close()
+    page = open_page(Role.VIEWER)
+    page.goto(f"/study/{study}", wait_until="networkidle")
+    left, top, right, bottom = page.locator("svg.picture image").evaluate(EDGES)
+    across, down = dataset.Columns / (right - left), dataset.Rows / (bottom - top)
+    drawn = [
+        ((x0 - left) * across, (y0 - top) * down, (x1 - left) * across, (y1 - top) * down)
+        for x0, y0, x1, y1 in (one.evaluate(EDGES) for one in page.locator("svg.picture rect[data-region]").all())
+    ]
+    with page.expect_download() as download:
+        page.get_by_role("row", name=re.compile("^sr ")).get_by_role("link").click()
+    assert len(drawn) >= 2
+    assert sorted(drawn) == [pytest.approx(box, abs=0.5) for box in sorted(boxes_of(dcmread(download.value.path())))]
+    keep(page, "study")
+
+
+def boxes_of(item: Dataset) -> list[tuple[float, ...]]:
+    """The boxes of an SR's spatial coordinates, which are closed polylines."""
+    found = [box for child in item.get("ContentSequence", ()) for box in boxes_of(child)]
+    if item.get("ValueType") == "SCOORD":
+        x, y = item.GraphicData[::2], item.GraphicData[1::2]
+        found.append((min(x), min(y), max(x), max(y)))
+    return found
