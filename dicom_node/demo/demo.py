@@ -7,15 +7,10 @@ back against the source, the reading, and the phantoms' truth.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,21 +19,13 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from dicom_node.demo.checks import Truth, check_study
+from dicom_node.demo.own_node import Report, check_alive, own_node, own_settings
 from dicom_node.dimse import scu
 from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import StudyRecord
 from dicom_node.reading.folder import write_pages
-from dicom_node.settings import (
-    ENVIRONMENT_PREFIX,
-    CompletionSettings,
-    DataSettings,
-    Destination,
-    EngineSettings,
-    ListenerSettings,
-    Settings,
-)
-from dicom_node.settings.page import as_toml
+from dicom_node.settings import EngineSettings, Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
 from engine.findings import LANGUAGES, StudyReading
@@ -52,8 +39,6 @@ ATTRIBUTION: Final = (
 )
 PHANTOMS: Final = 4
 SEED: Final = 38
-QUIET_SECONDS: Final = 2.0
-START_SECONDS: Final = 60.0
 STALL_SECONDS: Final = 180.0
 _MARKER: Final = ".medrega-demo"
 _ENDED: Final = (State.DELIVERED, State.IGNORED, State.CANCELLED, State.FAILED)
@@ -65,9 +50,6 @@ _STAGES: Final = {
     State.WRITING: "write",
     State.DELIVERING: "deliver",
 }
-
-Report = Callable[[str, int, int], None]
-"""Told what is going on: a step's name, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +102,8 @@ def run_demo(out: Path, report: Report, *, runtime: str = "onnx", model: str = "
     _make_room(out)
     studies = [*_phantoms(out / "images", report), *_mammograms()]
     with Receiver(out / "received") as pacs:
-        settings = _settings(out, pacs.peer, runtime, model)
-        with _node(settings, out, report) as process:
+        settings = own_settings(out, pacs.peer, EngineSettings.model_validate({"runtime": runtime, "model": model}))
+        with own_node(settings, out, report) as process:
             files = [scu.StoredFile.open(path) for study in studies for path in study.files]
             sent: list[scu.SendResult] = []
             listener = settings.listener
@@ -195,70 +177,6 @@ def _mammograms() -> list[DemoStudy]:
     return found
 
 
-def _settings(out: Path, pacs: scu.Peer, runtime: str, model: str) -> Settings:
-    """Defaults but for the places, a short quiet time, and the one destination; no environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return Settings.model_construct(
-        data=DataSettings(path=(out / "node").absolute(), minimum_free_mib=0),
-        listener=ListenerSettings(port=port),
-        completion=CompletionSettings(quiet_seconds=QUIET_SECONDS),
-        engine=EngineSettings.model_validate({"runtime": runtime, "model": model}),
-        destinations=(Destination(name="pacs", aet=pacs.aet, host=pacs.host, port=pacs.port),),
-    )
-
-
-@contextmanager
-def _node(settings: Settings, out: Path, report: Report) -> Iterator[subprocess.Popen[str]]:
-    """``medrega-pacs up`` in a process of its own, ended as by Ctrl-C and never outliving us."""
-    report("Starting the node", 0, 0)
-    config = out / "node.toml"
-    config.write_text(as_toml(settings), encoding="utf-8")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIX)}
-    with (out / "node.log").open("w", encoding="utf-8") as log:
-        up = [sys.executable, "-m", "dicom_node.cli", "up", "--config", str(config)]
-        process = subprocess.Popen(  # noqa: S603 - our own command line
-            [sys.executable, "-m", "dicom_node.process", str(os.getpid()), *up],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            text=True,
-            start_new_session=True,  # Ctrl-C at the terminal ends the demo, which then ends the node in order
-        )
-        try:
-            _wait_until_up(settings, process, out)
-            yield process
-        finally:
-            report("Stopping the node", 0, 0)
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _wait_until_up(settings: Settings, process: subprocess.Popen[str], out: Path) -> None:
-    listener = settings.listener
-    until = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            scu.echo(scu.Peer(listener.aet, listener.host, listener.port), "DEMO", scu.Timeouts(2, 2))
-        except scu.PeerError:
-            _check_alive(process, out / "node.log")
-            if time.monotonic() > until:
-                raise NodeError("the node does not answer", advice=f"see {out / 'node.log'}") from None
-            time.sleep(0.1)
-        else:
-            return
-
-
-def _check_alive(process: subprocess.Popen[str], log: Path) -> None:
-    if process.poll() is not None:
-        raise NodeError(f"the node ended with status {process.returncode}", advice=f"see {log}")
-
-
 def _wait(
     ledger: Ledger,
     pacs: Receiver,
@@ -278,7 +196,7 @@ def _wait(
             return
         if (now := (sorted(states.items()), len(pacs.files))) != last:
             last, changed = now, time.monotonic()
-        _check_alive(process, pacs.folder.parent / "node.log")
+        check_alive(process, pacs.folder.parent / "node.log")
         if time.monotonic() - changed > STALL_SECONDS:
             waiting = ", ".join(sorted({state.value for state in states.values() if state not in _ENDED}))
             raise NodeError(
