@@ -7,16 +7,19 @@ import os
 import sys
 import threading
 from contextlib import ExitStack
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from dicom_node.audit import Action, AuditEvent, Trail, this_person
 from dicom_node.children import DRAIN_SECONDS, Child, Children, tethered
 from dicom_node.commitments import Commitments
 from dicom_node.dimse.listener import Listener
 from dicom_node.dimse.services import Service
 from dicom_node.intake.adoption import Adopter, adopt, adopt_left
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import process as metrics
 from dicom_node.process import StopSignal
 from dicom_node.queue.broker import describe, is_embedded, server_command, wait_until_up
 from dicom_node.queue.dispatch import Dispatcher, make_app
@@ -92,6 +95,11 @@ class Node:
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._front:
             stack.enter_context(OnlyOne(settings))
+        metrics.begin(settings, first=self._front)
+        if not self._front and settings.metrics.worker_port is not None:
+            from dicom_node.metrics.worker import serve  # a server that only hosts without a console need
+
+            stack.callback(serve(settings))
         ledger = Ledger.open(settings)
         stack.callback(ledger.close)
         spool = Spool.of(settings)
@@ -155,6 +163,24 @@ class Node:
             for performer in performers:
                 performer.start()
                 stack.callback(performer.stop)
+        self._audit(stack)
+
+    def _audit(self, stack: ExitStack) -> None:
+        """Enter that the node started, with which settings, and later that it stopped."""
+        settings = self._settings
+        trail = Trail.of(settings)
+        if self._front and settings.audit.host is not None:
+            from dicom_node.audit.syslog import Forwarder
+
+            forwarder = Forwarder(settings)
+            forwarder.start()
+            stack.callback(forwarder.stop)
+        parts = " and ".join(name for name, here in (("front", self._front), ("workers", self._workers)) if here)
+        person = this_person()
+        digest = sha256(settings.model_dump_json().encode()).hexdigest()  # secrets are asterisks in it
+        trail.write(AuditEvent(Action.NODE_STARTED, person, detail=parts))
+        trail.write(AuditEvent(Action.SETTINGS_LOADED, person, detail=f"SHA-256 {digest}"))
+        stack.callback(trail.write, AuditEvent(Action.NODE_STOPPED, person, detail=parts))
 
 
 class OnlyOne:

@@ -21,6 +21,7 @@ from engine.runtime.protocol import Answer, CancelToken, Rgb, Runtime
 from engine.study import Instance
 
 Progress = Callable[[int, int], None]
+Asked = Callable[[Task, Answer, float], None]
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Interview:
         Checked before each question, and by the runtime.
     progress : callable, optional
         Called after each question with the number of questions asked and the number expected so far.
+    asked : callable, optional
+        Called after each question with its task, the answer, and the seconds that it took.
     refiner : Refiner
         Draws the outlines of what is found.
     calibration : Calibration, optional
@@ -60,6 +63,7 @@ class Interview:
     progress: Progress | None = None
     refiner: Refiner = field(default_factory=BoxRefiner)
     calibration: Calibration | None = None
+    asked: Asked | None = None
     record: ReadingRecord = field(default_factory=ReadingRecord)
     expected: int = 0
     begun: float = field(default_factory=time.monotonic)
@@ -184,7 +188,10 @@ class ImageInterview:
             language,
             **{"image": image.noun, "an_image": image.with_article, **words},  # type: ignore[arg-type]
         )
-        answer = interview.runtime.ask(self.view(task), prompt.text, grammar=grammar, cancel=interview.cancel)
+        image_shown, begun = self.view(task), time.monotonic()
+        answer = interview.runtime.ask(image_shown, prompt.text, grammar=grammar, cancel=interview.cancel)
+        if interview.asked:
+            interview.asked(task, answer, time.monotonic() - begun)
         asked = self.record.prompts
         asked.append(
             PromptUse(

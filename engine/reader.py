@@ -11,7 +11,7 @@ from engine.errors import ImageError, LimitError
 from engine.findings import Language, PriorStudy, RunState, StudyReading
 from engine.gate import Calibration
 from engine.imaging import render_frame
-from engine.interview import Interview, Progress
+from engine.interview import Asked, Interview, Progress
 from engine.plan import Plan
 from engine.priors import Prior, prior_mismatch
 from engine.prompts import Prompts
@@ -38,6 +38,7 @@ def read_study(
     refiner: Refiner | None = None,
     calibration: Calibration | None = None,
     prior: Prior | None = None,
+    asked: Asked | None = None,
 ) -> StudyReading:
     """Read a study.
 
@@ -65,6 +66,8 @@ def read_study(
     prior : Prior, optional
         What the wish of a plan with `priors` came to. It is recorded, and none of its images is asked about: the models
         known here are shown one image at a time, so nothing that they say of a change is let through.
+    asked : callable, optional
+        Called after each question with its task, the answer, and the seconds that it took.
 
     Raises
     ------
@@ -79,7 +82,7 @@ def read_study(
         calibration.check(runtime.identity)
     wanted = tuple(language for language in plan.languages if language in languages)
     drawing = load_refiner(plan.refiner) if plan.refiner else refiner or BoxRefiner()
-    interview = Interview(plan, runtime, wanted, plan.wording(prompts), cancel, progress, drawing, calibration)
+    interview = Interview(plan, runtime, wanted, plan.wording(prompts), cancel, progress, drawing, calibration, asked)
     _read_images(study, interview)
     record = interview.record
     record.findings = link(record.findings, study)

@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicom_node.console import destinations, engine, health, page, routes, settings, sign_in, study, worklist
+from dicom_node.console import destinations, engine, health, metrics, page, routes, settings, sign_in, study, worklist
 from dicom_node.console.sessions import Sessions
 from dicom_node.ledger import Ledger
 from dicom_node.settings import Settings
@@ -43,6 +43,7 @@ log = structlog.get_logger(__name__)
 ROUTES: Final[list[Route]] = [
     Route("/healthz/live", health.live),
     Route("/healthz/ready", health.ready),
+    *metrics.ROUTES,
     *sign_in.ROUTES,
     *worklist.ROUTES,
     *study.ROUTES,

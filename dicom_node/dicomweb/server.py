@@ -26,6 +26,7 @@ from dicom_node.intake.storage import Storage
 from dicom_node.intake.transfers import Transfers
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
+from dicom_node.metrics import process as metrics
 from dicom_node.queue.wake import Bell
 from dicom_node.settings import Settings
 from dicom_node.settings.tls import TlsSettings
@@ -127,6 +128,7 @@ def renewing_context(tls: TlsSettings) -> ssl.SSLContext:
 def serve(settings: Settings, descriptor: int) -> None:
     """Serve on an open socket until SIGTERM or SIGINT."""
     set_up_logging(settings.log)
+    metrics.begin(settings)
     # What the guard tells of a request is all; the library would say it again.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     # Before uvicorn takes signals, and after, when it raises the one that ended it once more.

@@ -16,6 +16,7 @@ from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from dicom_node.audit import Action, AuditEvent, Outcome, Trail
 from dicom_node.dimse import data_path
 from dicom_node.dimse.admission import Admission, Server
 from dicom_node.dimse.services import Service, equip
@@ -26,6 +27,7 @@ from dicom_node.intake.identity import RefusedError
 from dicom_node.intake.storage import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, Arrival, Receiving, Storage
 from dicom_node.intake.transfers import Transfer, Transfers
 from dicom_node.ledger import Ledger
+from dicom_node.metrics import process as metrics
 from dicom_node.settings import ListenerSettings, Settings
 from dicom_node.settings.listener import User
 from dicom_node.spool import Spool
@@ -58,6 +60,8 @@ class Listener:
         What it offers besides verification and storage.
     on_evidence : callable, optional
         Called after the end of an association that may have completed a study.
+    trail : Trail, optional
+        Is told of requests that are rejected.
 
     Raises
     ------
@@ -75,8 +79,10 @@ class Listener:
         users: Collection[User] = (),
         services: Collection[Service] = (),
         on_evidence: Callable[[], None] = lambda: None,
+        trail: Trail | None = None,
     ) -> None:
         self._settings = settings
+        self._trail = trail
         self._admission = Admission(
             settings, {settings.aet, *called_aets}, Users(users, required=settings.require_user)
         )
@@ -109,6 +115,7 @@ class Listener:
             users=settings.dimse_users,
             services=services,
             on_evidence=on_evidence,
+            trail=Trail.of(settings),
         )
 
     def start(self) -> None:
@@ -146,7 +153,7 @@ class Listener:
                     (evt.EVT_CONN_CLOSE, self._closed),
                     (evt.EVT_REQUESTED, self._requested),
                     (evt.EVT_ACSE_RECV, self._asked_to_end),
-                    (evt.EVT_RELEASED, self._ended),
+                    (evt.EVT_RELEASED, self._released),
                     (evt.EVT_ABORTED, self._aborted),
                     (evt.EVT_PDU_RECV, self._heard),
                     (evt.EVT_C_ECHO, lambda _event: SUCCESS),
@@ -251,7 +258,9 @@ class Listener:
         association._server.asked(association)  # type: ignore[union-attr]  # it is ours
         rejection = self._admission.admit(association)
         if rejection is None:
+            metrics.accepted(_title(request.calling_ae_title))  # type: ignore[union-attr]
             return
+        metrics.rejected(rejection.words)
         log.warning(
             "association rejected",
             calling_aet=_title(request.calling_ae_title),  # type: ignore[union-attr]
@@ -261,8 +270,23 @@ class Listener:
         )
         association.acse.send_reject(rejection.result, rejection.source, rejection.reason)
         association.kill()
+        if self._trail is not None:
+            self._trail.write(
+                AuditEvent(
+                    Action.ASSOCIATION_REFUSED,
+                    _title(request.calling_ae_title),  # type: ignore[union-attr]
+                    association.requestor.address,
+                    outcome=Outcome.MINOR_FAILURE,
+                    detail=rejection.words,
+                )
+            )
+
+    def _released(self, event: evt.Event) -> None:
+        metrics.ended("released")
+        self._ended(event)
 
     def _aborted(self, event: evt.Event) -> None:
+        metrics.ended("aborted")
         log.warning("association aborted", calling_aet=_title(event.assoc.requestor.ae_title))
 
     def _heard(self, event: evt.Event) -> None:
@@ -331,6 +355,7 @@ class Listener:
         # Else the disk is full or failed, or the ledger did: the sender keeps the object and sends it again.
         status = error.status if isinstance(error, RefusedError) else OUT_OF_RESOURCES
         calling_aet = _title(association.requestor.ae_title)
+        metrics.refused(status)
         log.warning("object refused", status=f"0x{status:04X}", reason=str(error), calling_aet=calling_aet)
         return status, str(error)[:64]  # (0000,0902) LO
 

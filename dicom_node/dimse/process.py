@@ -17,6 +17,7 @@ from dicom_node.dimse.services import Service
 from dicom_node.dimse.ups import UpsEvents
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
+from dicom_node.metrics import process as metrics
 from dicom_node.process import StopSignal
 from dicom_node.queue.wake import Bell
 from dicom_node.settings import Settings
@@ -36,6 +37,7 @@ def main() -> None:
     stop = StopSignal()
     settings = Settings()  # from the environment, where the front has put them
     set_up_logging(settings.log)
+    metrics.begin(settings)
     ledger = Ledger.open(settings)
     spool = Spool.of(settings)
     commitments = Commitments(settings, spool, ledger)

@@ -25,6 +25,7 @@ from dicom_node.intake.identity import DOES_NOT_MATCH, Identity, RefusedError, i
 from dicom_node.intake.promised import Promised
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
+from dicom_node.metrics import process as metrics
 from dicom_node.spool import IncomingFile, Spool, SpoolError, Stored, is_conflict
 
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.118463921704826543311946770258103317129")
@@ -244,6 +245,7 @@ class Receiving:
         if arrival.prior:
             self._file.set_aside(study, arrival.sop_instance_uid)
             return Kept(study, identity.series_instance_uid, None)
+        size = self._file.size
         stored, path = self._file.place(study, arrival.sop_instance_uid)
         self._storage.enter(
             stored,
@@ -259,6 +261,8 @@ class Receiving:
             ),
             self._file,
         )
+        if stored is Stored.NEW:
+            metrics.received(arrival.calling_aet, size)
         return Kept(study, identity.series_instance_uid, stored, path)
 
     def images_of_study(self) -> int | None:

@@ -16,11 +16,14 @@ from dicom_node.ledger.part import Part, delivery_key, stored_result
 from dicom_node.ledger.records import Circuit, Contact, DueDelivery, Outcome
 from dicom_node.ledger.states import State
 from dicom_node.ledger.switches import Work, is_paused
+from dicom_node.ledger.tallies import Counted, count
 
 Shipment = tuple[str, str]
 """Run id and name of the destination: what goes in one association."""
 AT_ONCE: Final = 2
 """Shipments under way to one destination."""
+DELIVERIES: Final = "deliveries"
+"""Tally of attempts, by destination and outcome."""
 ATTEMPT: Final = "attempt"
 """Kind of the event that tells what an attempt came to; its reason begins with the destination's name and a colon."""
 
@@ -228,6 +231,8 @@ class Deliveries(Part):
         told = outcome.state is DeliveryState.PENDING and outcome.reason == delivery.reason
         delivery.state, delivery.status, delivery.reason = outcome.state, outcome.status, outcome.reason
         delivery.attempts += 1
+        came_to = "postponed" if outcome.state is DeliveryState.PENDING else outcome.state.lower()
+        count(session, {Counted(DELIVERIES, delivery.destination, came_to): 1})
         delivery.next_attempt_at, delivery.dispatched_at = outcome.next_attempt_at, None
         if outcome.state is DeliveryState.DELIVERED:
             delivery.delivered_at = self._clock()

@@ -37,8 +37,10 @@ from dicom_node.ledger.rereadings import Rereadings
 from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.sendings import Sendings
+from dicom_node.ledger.standing import Standing
 from dicom_node.ledger.states import ACTIVE, State
 from dicom_node.ledger.switches import Switches, switched
+from dicom_node.ledger.tallies import Tallies
 from dicom_node.ledger.throughput import Throughput
 from dicom_node.ledger.workitems import Workitems
 from dicom_node.routing.decision import Action, Priority
@@ -83,6 +85,8 @@ class Ledger(Part):
     workitems : Workitems
     accounts : Accounts
     audits : Audits
+    standing : Standing
+    tallies : Tallies
     clock : callable
         Gives the time by which the ledger goes.
     """
@@ -113,6 +117,8 @@ class Ledger(Part):
         self.workitems = Workitems(self._database, clock)
         self.accounts = Accounts(self._database, clock)
         self.audits = Audits(self._database, clock)
+        self.standing = Standing(self._database, clock)
+        self.tallies = Tallies(self._database, clock)
 
     @classmethod
     def open(cls, settings: Settings, clock: Clock | None = None) -> Self:

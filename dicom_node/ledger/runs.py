@@ -15,6 +15,7 @@ from dicom_node.ledger.part import LeaseLostError, Part, run_key, stored_result
 from dicom_node.ledger.records import Claim, CompleteRun, QueuedRun, StoredInstance, StoredResult
 from dicom_node.ledger.states import ACTIVE, LEASED, State
 from dicom_node.ledger.switches import Work, is_paused, switched
+from dicom_node.ledger.tallies import Counted, count
 from dicom_node.ledger.workitems import asked_for
 from dicom_node.routing.decision import Action, Decision
 
@@ -202,7 +203,14 @@ class Runs(Part):
             run = session.get(Run, claim.run_id)
             return lease is not None and lease.owner == claim.owner and run is not None and run.state in LEASED
 
-    def reading_stored(self, claim: Claim, digest: str, plan: str | None = None, findings: int | None = None) -> None:
+    def reading_stored(
+        self,
+        claim: Claim,
+        digest: str,
+        plan: str | None = None,
+        findings: int | None = None,
+        tallies: Mapping[Counted, int] = MappingProxyType({}),
+    ) -> None:
         """The reading is safe on disk: READING becomes WRITING.
 
         Parameters
@@ -213,9 +221,13 @@ class Runs(Part):
             By which it was read.
         findings : int, optional
             How many there are.
+        tallies : mapping of Counted to int, optional
+            What it adds to the counts; only when it is stored first.
         """
         with self._database.write() as session:
             run, _ = self._held(session, claim)
+            if run.reading_digest is None:
+                count(session, tallies)
             run.reading_digest, run.plan, run.findings = digest, plan, findings
             self._move(session, run, State.WRITING, f"reading {digest[:12]}")
 

@@ -22,6 +22,7 @@ from kombu.transport.virtual.base import W_NO_CONSUMERS
 from dicom_node.children import DRAIN_SECONDS
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
+from dicom_node.metrics import process as metrics
 from dicom_node.queue.dispatch import (
     COUNT_TASK,
     DELIVER_TASK,
@@ -57,6 +58,7 @@ def _task(app: Celery, name: str, work: Any) -> None:
 def run_worker_role(settings: Settings, role: Role) -> None:
     """Be a worker process until SIGTERM or SIGINT; the process is its main thread's only work."""
     set_up_logging(settings.log)
+    metrics.begin(settings)
     setup_logging.connect(_keep_logging, weak=False)
     # Celery warns of root because of pickle; these workers take JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)

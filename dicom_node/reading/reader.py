@@ -15,6 +15,8 @@ import structlog
 from dicom_node.ledger import LeaseLostError, Ledger, State
 from dicom_node.ledger.part import Clock
 from dicom_node.ledger.records import Claim, StoredInstance
+from dicom_node.metrics import process as metrics
+from dicom_node.metrics.drift import tallies_of
 from dicom_node.process import new_owner
 from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.reading.home import Home, HomeLostError
@@ -32,6 +34,7 @@ from engine.priors import Prior
 from engine.reader import read_study
 from engine.refine import load_refiner
 from engine.runtime import Runtime, load_runtime
+from engine.runtime.protocol import Answer
 from engine.study import Study, load_studies
 
 log = structlog.get_logger(__name__)
@@ -157,7 +160,8 @@ class Reader:
                 raise NodeError("the stored reading is damaged") from None
             if reading.digest != claim.reading_digest:
                 raise NodeError("the stored reading is not the one that the ledger knows")
-        self._ledger.runs.reading_stored(claim, reading.digest, reading.plan, len(reading.findings))
+        tallies = tallies_of(reading, self._ledger.headers.of_run(claim.run_id))
+        self._ledger.runs.reading_stored(claim, reading.digest, reading.plan, len(reading.findings), tallies)
         return reading
 
     def _ask(self, claim: Claim, study: Study) -> StudyReading:
@@ -191,10 +195,12 @@ class Reader:
                         calibration=calibration,
                         now=self._clock().astimezone(),  # results of studies that name no time zone are in local time
                         prior=prior,
+                        asked=_count,
                     )
             except RuntimeLostError:
                 self.close()  # the next attempt loads it anew
                 raise
+        metrics.read(time.monotonic() - begin)
         log.info(
             "read",
             state=reading.state,
@@ -258,6 +264,10 @@ class Reader:
             reason=reason,
             again=retry is None or (retry and claim.attempt < self._settings.reading.attempts),
         )
+
+
+def _count(task: str, answer: Answer, seconds: float) -> None:
+    metrics.asked(task, len(answer.prompt_token_ids), len(answer.token_ids), seconds)
 
 
 def _choose(study: Study, runtime: Runtime, plans: Mapping[str, Plan], decision: Decision) -> Plan:

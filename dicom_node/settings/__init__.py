@@ -1,5 +1,6 @@
 """The node's settings: frozen, typed, each with a default and its help, parsed once at the edge and passed in."""
 
+from dicom_node.settings.audit import AuditSettings
 from dicom_node.settings.commitment import CommitmentPeer, CommitmentSettings
 from dicom_node.settings.completion import CompletionSettings
 from dicom_node.settings.console import ConsoleSettings, OidcSettings
@@ -7,6 +8,7 @@ from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import Entry, ListenerSettings
+from dicom_node.settings.metrics import MetricsSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.retention import RetentionSettings
 from dicom_node.settings.routing import RoutingSettings
@@ -18,6 +20,7 @@ from dicom_node.settings.worklist import Worklist
 __all__ = [
     "DEFAULT_FILE",
     "ENVIRONMENT_PREFIX",
+    "AuditSettings",
     "BrokerSettings",
     "CommitmentPeer",
     "CommitmentSettings",
@@ -34,6 +37,7 @@ __all__ = [
     "LedgerSettings",
     "ListenerSettings",
     "LogSettings",
+    "MetricsSettings",
     "OidcSettings",
     "ReadingSettings",
     "RetentionSettings",

@@ -25,6 +25,7 @@ from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
 from dicom_node.settings.listener import Entry, ListenerSettings, User
+from dicom_node.settings.metrics import MetricsSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.retention import RetentionSettings
 from dicom_node.settings.routing import RoutingSettings
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     front: FrontSettings = FrontSettings()
     console: ConsoleSettings = ConsoleSettings()
     oidc: OidcSettings = OidcSettings()
+    metrics: MetricsSettings = MetricsSettings()
     audit: AuditSettings = AuditSettings()
     sweeper: SweeperSettings = SweeperSettings()
     broker: BrokerSettings = BrokerSettings()
