@@ -133,6 +133,7 @@ async def _page(request: Request, message: str = "", status: int = 200) -> Respo
         href=partial(_href, here, view),
         source=_source(here, view),
         message=message,
+        part=target if (target := request.headers.get("hx-target", "")) in ("viewer", "progress") else "",
         colour=colour_name,
         outcomes=_OUTCOMES,
         presets=PRESETS.get(view.shown.modality, ()) if view.shown is not None else (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import httpx
 import pytest
@@ -128,8 +129,12 @@ def test_a_report_of_ten_thousand_lines_is_there_in_full(bench: StudyBench, cons
     study = bench.receive(dataset)
     report = "\n".join(f"Line {number} <i>" for number in range(10_000))
     bench.read(reading_of([dataset], narrative={"en": report}))
-    page = console.signed_in(Role.VIEWER).get(f"/study/{study}").text
+    viewer = console.signed_in(Role.VIEWER)
+    page = viewer.get(f"/study/{study}").text
     assert "Line 9999 &lt;i&gt;" in page
+    part = viewer.get(f"/study/{study}", headers={"HX-Request": "true", "HX-Target": "viewer"}).text
+    assert 'id="viewer"' in part
+    assert "Line" not in part  # going from image to image does not bring it each time
 
 
 def test_the_page_speaks_chinese(bench: StudyBench, console: Console) -> None:
@@ -151,3 +156,15 @@ def test_what_is_not_there_is_not_found(bench: StudyBench, console: Console) -> 
         bench.ledger.study("1.2.3")
     viewer.cookies.clear()
     assert viewer.get("/study/1.2.3", follow_redirects=False).headers["location"] == "/sign-in?next=/study/1.2.3"
+
+
+def test_a_browser_that_goes_away_takes_nothing_with_it(bench: StudyBench, console: Console) -> None:
+    dataset = corners(2000, 2000)
+    study = bench.receive(dataset)
+    viewer = console.signed_in(Role.VIEWER)
+    cookie = "; ".join(f"{name}={value}" for name, value in viewer.cookies.items())
+    where = f"/study/{study}/image/{dataset.SOPInstanceUID}/1"
+    for _ in range(6):
+        with socket.create_connection(("127.0.0.1", console.settings.console.port)) as gone:
+            gone.sendall(f"GET {where} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode())
+    assert viewer.get(where).status_code == 200
