@@ -91,7 +91,8 @@ def _works_for(settings: Settings, folder: Path) -> bool:
         return False  # another user's
     mark = f"{ENVIRONMENT_PREFIX}DATA=".encode()
     given = next((word.removeprefix(mark) for word in words if word.startswith(mark)), b"{}")
-    return (here / json.loads(given).get("path", ".")).resolve() == settings.data.path.resolve()
+    path = Path(here, str(json.loads(given).get("path", ".")))
+    return path.resolve() == settings.data.path.resolve()
 
 
 def reading_worker_pid(settings: Settings) -> int | None:

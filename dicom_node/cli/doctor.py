@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
             "doctor",
             "doctor --json",
             "doctor --skip engine",
+            "doctor --send",
             "doctor --only destination",
             'doctor --only "source pacs"',
         )
@@ -36,17 +37,22 @@ def doctor(
     skip: Annotated[
         list[str] | None, typer.Option("--skip", metavar="CHECK", help="Not this check or kind; may come often.")
     ] = None,
+    send: Annotated[
+        bool,
+        typer.Option("--send", help="Store a test object of a phantom at each destination, and have it sent back."),
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Look at the whole set-up, whether the node runs or not: each line ok, warn or fail, with what to do.
 
     Settings, certificates, folders, space, clock, broker, database, ports, engine, and every destination, source and
-    worklist. Nothing is stored at peers, and no patient's data is asked for. Exit status 1 if something fails.
+    worklist. No patient's data is asked for, and without --send nothing is stored at peers. Exit status 1 if something
+    fails.
     """
     from dicom_node.doctor.doctor import diagnose
 
     found = []
-    for finding in diagnose(config, only or (), skip or ()):
+    for finding in diagnose(config, only or (), skip or (), send=send):
         found.append(finding)
         if not as_json:
             _tell(finding)

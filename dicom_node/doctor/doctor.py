@@ -12,19 +12,21 @@ from dicom_node.doctor.finding import Check, Finding, Outcome
 from dicom_node.doctor.machine import machine_checks
 from dicom_node.doctor.peers import peer_checks
 from dicom_node.doctor.ports import port_checks
+from dicom_node.doctor.sending import send_checks
 from dicom_node.doctor.services import service_checks
 from dicom_node.settings import Settings
 from engine.errors import SettingsError
 
 
-def all_checks(settings: Settings) -> list[Check]:
-    """Every check, in the order in which a set-up is built."""
+def all_checks(settings: Settings, *, send: bool = False) -> list[Check]:
+    """Every check, in the order in which a set-up is built; with `send` a test object is stored at destinations."""
     return [
         *file_checks(settings),
         *machine_checks(settings),
         *service_checks(settings),
         *port_checks(settings),
         *peer_checks(settings),
+        *(send_checks(settings) if send else ()),
         *engine_checks(settings),
     ]
 
@@ -48,14 +50,16 @@ def chosen(checks: list[Check], only: Collection[str] = (), skip: Collection[str
     ]
 
 
-def diagnose(config: Path | None, only: Collection[str] = (), skip: Collection[str] = ()) -> Iterator[Finding]:
+def diagnose(
+    config: Path | None, only: Collection[str] = (), skip: Collection[str] = (), *, send: bool = False
+) -> Iterator[Finding]:
     """Load the settings and examine what they describe; settings that are wrong are a finding too."""
     try:
         settings = Settings.load(config)
     except SettingsError as error:
         yield Finding(Outcome.FAIL, str(error), error.advice, "settings")
         return
-    checks = chosen(all_checks(settings), only, skip)
+    checks = chosen(all_checks(settings, send=send), only, skip)
     yield Finding(
         Outcome.OK, f"those of {config or 'medrega-pacs.toml or the environment'} are understood", "", "settings"
     )

@@ -43,7 +43,7 @@ def file_checks(settings: Settings) -> list[Check]:
 
 
 def _certificates(settings: Settings) -> Iterator[Finding]:
-    servers = [tls for tls in (settings.listener.tls, settings.dicomweb.tls) if tls is not None]
+    servers = [tls for tls in (settings.listener.tls, settings.dicomweb.tls, settings.console.tls) if tls is not None]
     endpoints: tuple[Endpoint, ...] = (*settings.destinations, *settings.sources, *settings.worklists)
     found = (*(peer.tls for peer in endpoints), *(peer.tls for peer in settings.commitment_peers), settings.front.tls)
     clients = [tls for tls in found if tls is not None]
@@ -95,7 +95,7 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
 def _secret_files(settings: Settings, peers: tuple[Endpoint | FrontSettings, ...]) -> Iterator[Path]:
     for peer in peers:
         yield from (file for file in (peer.password_file, peer.token_file) if file is not None)
-    for tls in (settings.listener.tls, settings.dicomweb.tls, *(peer.tls for peer in peers)):
+    for tls in (settings.listener.tls, settings.dicomweb.tls, settings.console.tls, *(peer.tls for peer in peers)):
         if isinstance(tls, TlsSettings):
             yield from (file for file in (tls.key, tls.key_password_file) if file is not None)
     for section in (settings.ledger, settings.broker):

@@ -27,11 +27,12 @@ def port_checks(settings: Settings) -> list[Check]:
 
 def _listener(settings: Settings) -> Iterator[Finding]:
     pid = front_pid(settings)
-    listener, web = settings.listener, settings.dicomweb
+    listener = settings.listener
     if pid is None:
         yield _free("listener", listener.host, listener.port)
-        if web.enabled:
-            yield _free("dicomweb", web.host, web.port)
+        for name, server in (("dicomweb", settings.dicomweb), ("console", settings.console)):
+            if server.enabled:
+                yield _free(name, server.host, server.port)
         return
     yield ok(f"the node runs, process {pid}")
     try:
