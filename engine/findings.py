@@ -239,6 +239,37 @@ class HeldBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """A person's review of a reading: who vouches for what is left of it.
+
+    Parameters
+    ----------
+    reviewer : str
+        Name as PS3.5 6.2 (PN) writes it.
+    organization : str
+        That the reviewer acts for.
+    number : int
+        Of the review, from 1, among those of its reading.
+    reading_digest : str
+        SHA-256 of the model's reading.
+    accepted : int
+        Findings that stand as the model had them.
+    modified : tuple of int
+        Places, among the findings that are left, of those that the reviewer changed.
+    rejected : int
+        Findings that are left out.
+    """
+
+    reviewer: str
+    organization: str
+    number: int
+    reading_digest: str
+    accepted: int
+    modified: tuple[int, ...]
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
 class StudyReading:
     """Everything a model said about a study.
 
@@ -268,6 +299,8 @@ class StudyReading:
         The series of `images`, and why those were chosen.
     prior : PriorStudy, optional
         Where the plan asks for one. Its images are none of `images`, and no region is on them.
+    review : Verification, optional
+        Of a reading that a person has reviewed (`engine.review`): `findings` is what that left, `created` when.
     """
 
     study_instance_uid: str
@@ -287,6 +320,7 @@ class StudyReading:
     contract: int = field(default=1)
     series: tuple[SeriesRead, ...] = ()
     prior: PriorStudy | None = None
+    review: Verification | None = None
 
     def __post_init__(self) -> None:
         if self.created.tzinfo is None:
@@ -299,6 +333,11 @@ class StudyReading:
         """Every region of every finding, in order."""
         return tuple(region for finding in self.findings for region in finding.regions)
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether a person vouches for it; what a commissioning model says is never more than a test."""
+        return self.review is not None and not self.model.commissioning
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, UTF-8. The digest is taken over it."""
         record = asdict(self)
@@ -308,6 +347,8 @@ class StudyReading:
             del record["series"]
         if record["prior"] is None:
             del record["prior"]
+        if record["review"] is None:
+            del record["review"]
         for finding in record["findings"]:
             if finding["extent_mm"] is None:
                 del finding["extent_mm"]
@@ -341,6 +382,7 @@ class StudyReading:
                     "images": tuple(ImageRead(**item) for item in record["images"]),
                     "series": tuple(SeriesRead(**item) for item in record.get("series", ())),
                     "prior": PriorStudy(**record["prior"]) if record.get("prior") is not None else None,
+                    "review": _verification(record.get("review")),
                     "not_read": tuple(NotRead(**item) for item in record["not_read"]),
                     "held_back": tuple(HeldBack(**item) for item in record["held_back"]),
                     "created": datetime.fromisoformat(record["created"]),
@@ -348,6 +390,10 @@ class StudyReading:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a reading: {type(error).__name__}") from error
+
+
+def _verification(item: dict[str, Any] | None) -> Verification | None:
+    return None if item is None else Verification(**{**item, "modified": tuple(item["modified"])})
 
 
 def _finding(item: dict[str, Any]) -> Finding:

@@ -8,10 +8,16 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any, Final
 
-from highdicom.sr import ObservationContext, RelationshipTypeValues, TextContentItem
+from highdicom.sr import (
+    ObservationContext,
+    ObserverContext,
+    PersonObserverIdentifyingAttributes,
+    RelationshipTypeValues,
+    TextContentItem,
+)
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, DT, TM
 
 from engine.findings import Finding, Language, StudyReading
 from sr_writer.codes import Concept, Vocabulary, concept_of
@@ -40,6 +46,7 @@ SHARED: Final = ("gsps", "sc")
 """Kinds of which one series holds all there are of one reading, as people leaf through them."""
 # Two languages and the kind must fit 64 bytes; the full words are in each object's own text.
 _TITLES: Final[dict[Language, str]] = {"en": "result, unverified, research", "zh": "结果未审核"}
+_REVIEWED_TITLES: Final[dict[Language, str]] = {"en": "result, reviewed, research", "zh": "结果已审核"}
 _COMMISSIONING_TITLES: Final[dict[Language, str]] = {"en": "commissioning, not for clinical use", "zh": "调试非临床用"}
 
 
@@ -89,12 +96,22 @@ class Context:
 
     def series_description(self, what: str, languages: Sequence[Language]) -> str:
         """Describe a series: always "AI" first, and what it is not for."""
-        titles = _COMMISSIONING_TITLES if self.reading.model.commissioning else _TITLES
+        titles = _REVIEWED_TITLES if self.reading.is_verified else _TITLES
+        if self.reading.model.commissioning:
+            titles = _COMMISSIONING_TITLES
         return clean_line(" ".join(["AI", *(titles[language] for language in languages), what]))
 
     def observation_context(self) -> ObservationContext:
-        """Make TID 1001: the model as observer, and what the header cannot say of the procedure (TID 1005)."""
-        content = self.identity.observation_context()
+        """Make TID 1001: the model and who reviewed it as observers, and what the header cannot say (TID 1005)."""
+        person = None
+        if self.reading.review is not None and self.reading.is_verified:
+            person = ObserverContext(
+                observer_type=codes.DCM.Person,
+                observer_identifying_attributes=PersonObserverIdentifyingAttributes(
+                    name=self.reading.review.reviewer, organization_name=self.reading.review.organization
+                ),
+            )
+        content = ObservationContext(observer_person_context=person, observer_device_context=self.identity.observer())
         if self.sources.unfit_accession:
             content.append(
                 TextContentItem(
@@ -142,6 +159,19 @@ class Context:
     def local_time(self) -> datetime:
         """When the reading was finished, in the zone that the study's own dates and times are in."""
         return local_time(self.reading.created, self.sources.patient)
+
+    def verify(self, document: Dataset) -> None:
+        """Say in an SR whether a person vouches for it, and who (SR Document General Module, PS3.3 C.17.2)."""
+        review = self.reading.review
+        document.VerificationFlag = "VERIFIED" if self.reading.is_verified else "UNVERIFIED"
+        if review is None or not self.reading.is_verified:
+            return
+        observer = Dataset()
+        observer.VerifyingObserverName = review.reviewer
+        observer.VerifyingObserverIdentificationCodeSequence = []  # type 2: the node knows no codes of people
+        observer.VerifyingOrganization = review.organization
+        observer.VerificationDateTime = DT(self.local_time)
+        document.VerifyingObserverSequence = [observer]
 
     def finish(self, result: Dataset) -> Dataset:
         """Put into a result what all have in common, over whatever the library had put there."""

@@ -127,7 +127,7 @@ def _document(context: Context, language: Language, index: int, plates: Sequence
     result.BurnedInAnnotation = "NO" if burned_in <= {"NO"} else "YES"
     result.DocumentTitle = _TITLE[language]
     result.ConceptNameCodeSequence = [CodedConcept.from_code(codes.LN.DiagnosticImagingReport)]
-    result.VerificationFlag = "UNVERIFIED"
+    result.VerificationFlag = "VERIFIED" if context.reading.is_verified else "UNVERIFIED"  # PS3.3 C.24.2
     result.SourceInstanceSequence = [_reference(image) for image in images or context.sources.images]
     content = _pages(context, language, plates, frames)
     result.MIMETypeOfEncapsulatedDocument = "application/pdf"

@@ -116,10 +116,25 @@ def _check_header(kind: str, result: Dataset, reading: StudyReading, known: Sour
         raise GateError(f"{kind}: {keyword} is missing or empty")
     if reading.digest not in str(result.ContributingEquipmentSequence[0].get("ContributionDescription")):
         raise GateError(f"{kind}: the contributing equipment does not name the reading")
-    if result.Modality == "SR" and str(result.get("VerificationFlag")) != "UNVERIFIED":
-        raise GateError(f"{kind}: an AI result is never anything but UNVERIFIED")
+    if result.Modality == "SR":
+        _check_verification(kind, result, reading)
     if not str(result.get("SeriesDescription") or "").startswith("AI"):
         raise GateError(f"{kind}: the series description does not begin with AI")
+
+
+def _check_verification(kind: str, result: Dataset, reading: StudyReading) -> None:
+    """Check that nobody vouches for a result but who has reviewed its reading (PS3.3 C.17.2)."""
+    observers = [
+        (str(item.get("VerifyingObserverName")), str(item.get("VerifyingOrganization")))
+        for item in result.get("VerifyingObserverSequence") or []
+    ]
+    if reading.review is None or not reading.is_verified:
+        if str(result.get("VerificationFlag")) != "UNVERIFIED" or observers:
+            raise GateError(f"{kind}: an AI result that nobody has reviewed is never anything but UNVERIFIED")
+    elif str(result.get("VerificationFlag")) != "VERIFIED" or observers != [
+        (reading.review.reviewer, reading.review.organization)
+    ]:
+        raise GateError(f"{kind}: it does not name who reviewed the reading as its verifying observer")
 
 
 def _check_references(kind: str, result: Dataset, known: Sources) -> None:

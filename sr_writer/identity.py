@@ -13,7 +13,6 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
     AlgorithmIdentification,
     DeviceObserverIdentifyingAttributes,
-    ObservationContext,
     ObserverContext,
 )
 from pydicom.dataset import Dataset
@@ -122,10 +121,6 @@ class Identity:
                 serial_number=self.serial_number,
             ),
         )
-
-    def observation_context(self) -> ObservationContext:
-        """Make TID 1001 with the model as observer."""
-        return ObservationContext(observer_device_context=self.observer())
 
 
 def coding_schemes() -> list[CodingSchemeIdentificationItem]:

@@ -48,6 +48,7 @@ def has_narrative(context: Context, language: Language) -> bool:
     return bool(
         reading.narrative.get(language, "").strip()
         or reading.partial
+        or reading.review is not None  # says how much of the reading it left
         or any(not finding.regions or extent(context, finding) for finding in reading.findings)
     )
 
@@ -89,6 +90,7 @@ def write_narrative(context: Context, language: Language, kind: str) -> Dataset:
         previous_versions=predecessors(context),
         **context.common(kind, 0, (language,), "text SR"),
     )
+    context.verify(result)
     return context.finish(result)
 
 

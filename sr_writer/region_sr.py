@@ -105,6 +105,7 @@ def write_region_sr(context: Context) -> Dataset:
         previous_versions=predecessors(context),
         **context.common("sr", 0, languages, "SR"),
     )
+    context.verify(result)
     result.ContentSequence = content
     result.ContentSequence.extend(_evaluations(context))
     return context.finish(result)

@@ -163,7 +163,7 @@ def _describe(context: Context, number: int, index: int, planes: Sequence[Plane]
         segment_label=clean_line(names) or "finding",
         segmented_property_category=concept.category,
         segmented_property_type=concept.code,
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=_algorithm_type(context, index),
         algorithm_identification=context.identity.algorithm_sequence(),
         # One region: the same UID as its group in the region SR, so that the two can be joined.
         tracking_uid=context.uids.tracking_uid(index + 1, here[0][0] if len(here) == 1 else None),
@@ -218,3 +218,11 @@ def _own_dimensions(result: Dataset, uid: str) -> None:
     """Replace the random UID that the library gives to the dimensions (PS3.3 C.7.6.17)."""
     for item in (*result.DimensionOrganizationSequence, *result.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid
+
+
+def _algorithm_type(context: Context, finding: int) -> SegmentAlgorithmTypeValues:
+    """Say whether a person had a hand in it (Segment Algorithm Type, PS3.3 C.8.20.2)."""
+    review = context.reading.review
+    if review is not None and finding in review.modified:
+        return SegmentAlgorithmTypeValues.SEMIAUTOMATIC
+    return SegmentAlgorithmTypeValues.AUTOMATIC

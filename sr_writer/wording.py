@@ -25,6 +25,24 @@ _UNVERIFIED: Final[dict[Language, str]] = {
     "en": "Written by an AI model, not verified by a person; for research.",
     "zh": "由人工智能模型生成，未经人工审核，仅供研究。",
 }
+_VERIFIED: Final[dict[Language, str]] = {
+    "en": "Written by an AI model and reviewed by a person; for research.",
+    "zh": "由人工智能模型生成，已经人工审核，仅供研究。",
+}
+_REVIEWED: Final[dict[Language, str]] = {
+    "en": (
+        "Review {number}: of the model's {findings} finding(s) {accepted} accepted, {modified} modified, "
+        "{rejected} rejected and left out."
+    ),
+    "zh": (
+        "第 {number} 次审核：模型的 {findings} 项发现中，接受 {accepted} 项，修改 {modified} 项，"
+        "否定并删除 {rejected} 项。"
+    ),
+}
+_REVIEWED_WITHOUT: Final[dict[Language, str]] = {
+    "en": "Nothing found: the model read {images} image frame(s), and no finding of it is left.",
+    "zh": "未见发现：模型阅读了 {images} 帧影像，其发现均未保留。",
+}
 _STATE: Final[dict[Language, dict[RunState, str]]] = {
     "en": {
         RunState.FINDINGS: "The model read {images} image frame(s) and reported {findings} finding(s).",
@@ -127,12 +145,24 @@ def comment(reading: StudyReading, finding: Finding, languages: tuple[Language, 
 
 def preamble(reading: StudyReading, language: Language) -> str:
     """Say first what kind of statement this is."""
-    return (_WARNING if reading.model.commissioning else _UNVERIFIED)[language]
+    if reading.model.commissioning:
+        return _WARNING[language]
+    return (_VERIFIED if reading.is_verified else _UNVERIFIED)[language]
 
 
 def state_words(reading: StudyReading, language: Language) -> str:
     """Say how the run ended; "nothing found" is never the same as "not run"."""
-    return _STATE[language][reading.state].format(images=len(reading.images), findings=len(reading.findings))
+    review = reading.review
+    counts = {"images": len(reading.images), "findings": len(reading.findings)}
+    if review is None or not (review.modified or review.rejected):
+        words = [_STATE[language][reading.state].format(**counts)]
+    else:
+        said = _STATE[language] | {RunState.NO_FINDINGS: _REVIEWED_WITHOUT[language]}
+        words = [said[reading.state].format(**counts)] if not reading.findings else []
+    if review is not None:
+        kept = {"accepted": review.accepted, "modified": len(review.modified), "rejected": review.rejected}
+        words.append(_REVIEWED[language].format(number=review.number, findings=sum(kept.values()), **kept))
+    return "\n".join(words)
 
 
 def limits(reading: StudyReading, language: Language) -> list[str]:
