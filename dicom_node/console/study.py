@@ -64,7 +64,8 @@ async def picture(request: Request) -> Response:
     try:
         content = await anyio.to_thread.run_sync(render, limiter=_RENDERING)
     except (NodeError, ImageError) as error:  # in words, which the page shows in the picture's place
-        return PlainTextResponse(error.explained, 404 if isinstance(error, NodeError) else 422)
+        status = 503 if error.retry else 404 if isinstance(error, NodeError) else 422
+        return PlainTextResponse(error.explained, status)
     return Response(content, media_type="image/png")
 
 
@@ -84,7 +85,7 @@ async def result(request: Request) -> Response:
     try:
         kind, path = await anyio.to_thread.run_sync(find)
     except NodeError as error:
-        raise HTTPException(404, str(error)) from None
+        raise _not_found(error) from None
     await audited(request, Action.RESULT_DOWNLOADED, study_uid=request.path_params["study"], detail=wanted)
     return FileResponse(path, media_type="application/dicom", filename=f"{kind}-{wanted}.dcm")
 
@@ -121,7 +122,7 @@ async def _page(request: Request, message: str = "", status: int = 200) -> Respo
     try:
         view = await anyio.to_thread.run_sync(StudyView.of, state.ledger, state.spool, uid, asked, language)
     except NodeError as error:
-        raise HTTPException(404, str(error)) from None
+        raise _not_found(error) from None
     changes = guard.allows(request, Role.ADMINISTRATOR)
     here = f"/study/{uid}"
     return page.render(
@@ -141,6 +142,11 @@ async def _page(request: Request, message: str = "", status: int = 200) -> Respo
         plans=_operations(request).plans() if changes and view.can_reread else [],
         shown_digest=request.query_params.get("shown", view.digest),
     )
+
+
+def _not_found(error: NodeError) -> Exception:
+    """What to answer; a ledger that cannot be reached for now is another matter."""
+    return error if error.retry else HTTPException(404, str(error))
 
 
 def _asked(request: Request) -> Asked:
