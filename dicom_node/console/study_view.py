@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
 from typing import Final, Self
 
 from pydicom.dataset import Dataset
@@ -92,8 +91,8 @@ class Step:
     from_state: State | None
     to_state: State | None
     reason: str
-    times: int
-    lasted: float | None
+    times: int = 1
+    lasted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,32 +216,22 @@ class StudyView:
     def timeline(self) -> list[Step]:
         """What happened, in its order; of a run's states how long each lasted."""
         numbers = {run.id: run.number for run in self.record.runs}
-        changed = [event for event in self.record.events if event.to_state is not None]
-        until: dict[int, datetime] = {}
-        latest: dict[str | None, EventRecord] = {}
-        for event in changed:
-            if event.run_id in latest:
-                until[id(latest[event.run_id])] = event.at
-            latest[event.run_id] = event
-        steps = []
-        told = (event for event in self.record.events if event.kind != ATTEMPT)
-        for _, group in groupby(told, lambda one: (one.kind, one.from_state, one.to_state, one.reason)):
-            alike = list(group)
-            event = alike[-1]
-            end = until.get(id(event))
-            steps.append(
-                Step(
-                    at=event.at,
-                    run=numbers.get(event.run_id or ""),
-                    what=event.kind,
-                    from_state=event.from_state,
-                    to_state=event.to_state,
-                    reason=event.reason,
-                    times=len(alike),
-                    lasted=(end - event.at).total_seconds() if end is not None else None,
-                )
-            )
-        return steps
+        ends: dict[str | None, datetime] = {}
+        steps: list[Step] = []
+        for event in reversed(self.record.events):
+            if event.kind == ATTEMPT:  # stands with the deliveries
+                continue
+            run = numbers.get(event.run_id or "")
+            step = Step(event.at, run, event.kind, event.from_state, event.to_state, event.reason)
+            if event.to_state is not None:
+                if end := ends.get(event.run_id):
+                    step = replace(step, lasted=(end - event.at).total_seconds())
+                ends[event.run_id] = event.at
+            if steps and replace(steps[-1], at=step.at, times=1) == step:
+                steps[-1] = replace(steps[-1], at=step.at, times=steps[-1].times + 1)
+            else:
+                steps.append(step)
+        return steps[::-1]
 
     @property
     def shipments(self) -> list[Shipment]:
