@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import secrets
 import signal
 import socket
@@ -24,6 +25,12 @@ def this_host() -> str:
     except OSError:
         space = "0"
     return f"{boot}.{space}"
+
+
+def booted_at() -> float:
+    """When this machine started, in seconds since the epoch by its clock of now; 0 where it does not say."""
+    told = re.search(r"^btime (\d+)$", _read("/proc/stat"), re.MULTILINE)
+    return float(told[1]) if told else 0.0
 
 
 def _read(path: str) -> str:

@@ -4,7 +4,8 @@ Several processes may receive into it: a file gets its place by a hard link, whi
 
 Under the data folder::
 
-    incoming/                                         files being written, and those in place until they are entered
+    incoming/                                         files being written, and those in place until they are entered,
+                                                      with what they hold in their names (`dicom_node.seal`)
     studies/<study instance UID>/<SOP instance UID>.dcm        as received, behind file meta information (PS3.10 7.1)
     studies/<study instance UID>/<SOP instance UID>_<n>.dcm    other content under the same UID, kept apart
     readings/<run>/reading.json
@@ -25,6 +26,7 @@ import shutil
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -35,7 +37,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_file_meta_info
 
 from dicom_node.intake.file_meta import PREAMBLE
-from dicom_node.process import new_owner, owner_is_gone
+from dicom_node.process import booted_at, new_owner, owner_is_gone
+from dicom_node.seal import Seal, names_follow_files
 from engine.errors import NodeError
 from engine.study import READ_ERRORS
 
@@ -91,6 +94,11 @@ class Spool:
         Free space in bytes below which nothing more is received.
     highest_percent : float, optional
         How full the disk may be before nothing more is received.
+
+    Attributes
+    ----------
+    names_follow : bool
+        Whether the sync of a file takes its names along on this disk.
     """
 
     def __init__(self, root: Path, minimum_free: int = 0, *, highest_percent: float | None = None) -> None:
@@ -107,6 +115,7 @@ class Spool:
         with _full_disk_told():
             for folder in (self.root, self._incoming, self._studies, self.root / "readings", self.root / "results"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.names_follow = names_follow_files(self._studies)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -125,6 +134,8 @@ class Spool:
             if links == 1:
                 path.unlink(missing_ok=True)
                 removed += 1
+            else:
+                removed += self._remove_if_torn(path)
         for folder in (self.root / "priors").glob("*"):  # of a reading that a crash broke off
             with suppress(FileNotFoundError):
                 if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
@@ -144,6 +155,29 @@ class Spool:
                 state = path.stat()
                 if owner_is_gone(path.stem) or time.time() - state.st_mtime > _ABANDONED_SECONDS:
                     yield path, state.st_nlink
+
+    def remove_torn(self) -> int:
+        """Remove what a power cut tore, though it has its place; how many files. To be called at the start.
+
+        It is older than this start of the machine. What is younger another machine may be writing to a shared folder.
+        """
+        removed = 0
+        for path in self._incoming.iterdir():
+            with suppress(FileNotFoundError):  # another listener has just dealt with it
+                if not booted_at() <= path.stat().st_mtime <= time.time():
+                    removed += self._remove_if_torn(path)
+        return removed
+
+    def _remove_if_torn(self, path: Path) -> bool:
+        seal = Seal.of(path)
+        with suppress(FileNotFoundError):  # another listener has just dealt with it
+            if seal is None or seal.holds(path):
+                return False
+            for place in self.instances():
+                if path.samefile(self.path(place)):
+                    self.path(place).unlink()
+            path.unlink()
+        return seal is not None
 
     def place_of(self, incoming: str, study_instance_uid: str, sop_instance_uid: str) -> str | None:
         """Where a file under ``incoming/`` is in place, relative to the data folder; None if it is not."""
@@ -190,7 +224,7 @@ class Spool:
     def place(
         self, temporary: str, offset: int, study_instance_uid: str, sop_instance_uid: str, *, synced: bool
     ) -> tuple[Stored, str]:
-        """Give a file its place, and sync the folder; see `IncomingFile.place`."""
+        """Give a file its place, and see that the name is on the disk once the file is; see `IncomingFile.place`."""
         for uid in (study_instance_uid, sop_instance_uid):
             # "..", the one name of dots that means something else to a file system, is no UID either.
             if not _UID.fullmatch(uid) or not uid.strip("."):
@@ -206,7 +240,9 @@ class Spool:
                     self._known_folders.discard(folder)
             else:
                 raise SpoolError("the study's folder vanishes")
-            if synced:
+            if synced and stored is Stored.SAME:
+                _sync(f"{folder}/{name}")  # whoever put it there may not be as far
+            if synced and (stored is Stored.SAME or not self.names_follow):
                 _sync(folder)
         return stored, f"studies/{study_instance_uid}/{name}"
 
@@ -408,6 +444,7 @@ class IncomingFile:
         self.size = 0
         self._head = head  # written with the first part: one system call less for a small object
         self._offset = self._written_back = len(head)
+        self._checksum = zlib.crc32(head)
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._named = True
 
@@ -422,6 +459,8 @@ class IncomingFile:
         with _full_disk_told():
             descriptor = self._open(part)
             self.size += len(part)
+            if self._synced:
+                self._checksum = zlib.crc32(part, self._checksum)
             end = self._offset + self.size
             if end - self._written_back >= _WRITE_BACK:
                 self._spool.check_free(end - self._written_back)
@@ -435,9 +474,10 @@ class IncomingFile:
             yield view
 
     def place(self, study_instance_uid: str, sop_instance_uid: str) -> tuple[Stored, str]:
-        """Sync the file and give it its place among those of its study.
+        """Give the file its place among those of its study and sync it, where that can be by one commit of the disk's.
 
-        Until `discard` it keeps its other name as well: that says that it may not be in the ledger yet.
+        Until `discard` it keeps its other name as well: that says that it may not be in the ledger yet, and what it
+        holds, so that `Spool.remove_torn` can tell one that a power cut kept from being synced.
 
         Returns
         -------
@@ -455,16 +495,35 @@ class IncomingFile:
         try:
             with _full_disk_told():
                 descriptor = self._open()
-                if self._synced:
+                sealed = self._synced and self._spool.names_follow
+                if sealed:
+                    self._seal()
+                elif self._synced:
                     os.fsync(descriptor)
-            return self._spool.place(
+            stored, path = self._spool.place(
                 self._path, self._offset, study_instance_uid, sop_instance_uid, synced=self._synced
             )
+            if sealed and stored is not Stored.SAME:
+                self._sync(descriptor, path)
+            return stored, path
         except BaseException:
             self.discard()
             raise
         finally:
             self._close()
+
+    def _seal(self) -> None:
+        sealed = Seal(self._offset + self.size, self._checksum).name(self._path)
+        os.rename(self._path, sealed)
+        self._path = sealed
+
+    def _sync(self, descriptor: int, path: str) -> None:
+        try:
+            with _full_disk_told():
+                os.fsync(descriptor)
+        except SpoolError:
+            self._spool.path(path).unlink(missing_ok=True)  # the sender is told that it is not here
+            raise
 
     def set_aside(self, study_instance_uid: str, sop_instance_uid: str) -> None:
         """Give the file its place among the priors, apart from the studies; unsynced, as it can be fetched again.

@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 def adopt(spool: Spool, ledger: Ledger) -> int:
     """Enter every file that has no entry; how many. Call it before anything is received."""
+    torn = spool.remove_torn()
+    if torn:
+        log.warning("files torn by a power cut removed; their senders did not hear Success", files=torn)
     adopted = 0
     for batch in _batches(spool.instances()):
         known = ledger.intake.known_paths(batch)

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from dicom_node.intake import file_meta
+from dicom_node.seal import names_follow_files
 from dicom_node.spool import Spool, SpoolError, SpoolFullError, Stored, split
 
 
@@ -142,12 +144,16 @@ def test_nothing_is_taken_below_the_free_space_asked_for(tmp_path: Path) -> None
         keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
 
 
-def test_the_file_is_synced_before_it_is_moved_and_its_folder_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("names_follow", "each"), [(True, ["seal", "place", "file"]), (False, ["file", "place", "folder"])]
+)
+def test_a_file_has_its_place_and_is_synced_in_the_order_that_its_disk_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_follow: bool, each: list[str]
 ) -> None:
     spool = Spool(tmp_path)
+    spool.names_follow = names_follow
     steps: list[str] = []
-    sync, link = os.fsync, os.link
+    sync, link, rename = os.fsync, os.link, os.rename
 
     def synced(descriptor: int) -> None:
         steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
@@ -157,12 +163,95 @@ def test_the_file_is_synced_before_it_is_moved_and_its_folder_after(
         steps.append("place")
         link(path, target)
 
+    def sealed(path: str, target: str) -> None:
+        steps.append("seal")
+        rename(path, target)
+
+    keep(spool, "1.2.3", "1.2.3.1", meta(), b"content")  # makes the folder
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "link", linked)
+    monkeypatch.setattr(os, "rename", sealed)
     keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
-    assert steps == ["file", "folder", "place", "folder"]
-    keep(spool, "1.2.3", "1.2.3.5", meta(), b"content")
-    assert steps[4:] == ["file", "place", "folder"]
+    assert steps == each
+    del steps[:]
+    keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
+    assert steps[-2:] == ["file", "folder"], "what is there already may not be synced yet"
+
+
+def test_a_new_study_s_folder_is_synced_before_anything_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    steps: list[str] = []
+    sync, link = os.fsync, os.link
+    monkeypatch.setattr(
+        os, "fsync", lambda one: (steps.append(Path(f"/proc/self/fd/{one}").readlink().name), sync(one))
+    )
+    monkeypatch.setattr(os, "link", lambda path, target: (steps.append("place"), link(path, target)))
+    keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
+    assert steps.index("studies") < steps.index("place")
+
+
+def placed(spool: Spool) -> tuple[Path, Path]:
+    """An object in place that is not in the ledger yet: its name under ``incoming/``, and its place."""
+    file = spool.incoming(meta())
+    file.write(b"content" * 10_000)
+    _, path = file.place("1.2.3", "1.2.3.4")
+    return Path(file.hand_over()), spool.path(path)
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 4096)
+
+
+def _zeros(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("tear", [_cut, _zeros, None])
+def test_what_a_power_cut_tore_is_removed_and_what_it_left_whole_stays(
+    tmp_path: Path, tear: Callable[[Path], None] | None
+) -> None:
+    spool = Spool(tmp_path)
+    spool.names_follow = True
+    incoming, place = placed(spool)
+    keep(spool, "1.2.3", "1.2.3.5", meta(), b"another")
+    if tear is not None:
+        tear(place)
+    assert spool.remove_torn() == 0, "it is younger than the machine's start: another machine may be writing it"
+    os.utime(place, (1, 1))
+    assert spool.remove_torn() == (tear is not None)
+    assert (place.exists(), incoming.exists()) == (tear is None, tear is None)
+    assert spool.remove_torn() == 0
+    assert "studies/1.2.3/1.2.3.5.dcm" in list(spool.instances())
+
+
+def test_a_sync_that_fails_takes_the_place_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    spool.names_follow = True
+    keep(spool, "1.2.3", "1.2.3.1", meta(), b"content")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(SpoolError):
+        keep(spool, "1.2.3", "1.2.3.4", meta(), b"content")
+    assert list(spool.instances()) == ["studies/1.2.3/1.2.3.1.dcm"]
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_disk_that_is_not_known_to_keep_the_order_is_not_trusted(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    number = tmp_path.stat().st_dev
+    for kind, trusted in (("ext4", True), ("xfs", True), ("nfs4", False), ("fuse.sshfs", False)):
+        mounts.write_text(f"27 1 {os.major(number)}:{os.minor(number)} / / rw,relatime - {kind} /dev/vda rw\n")
+        assert names_follow_files(tmp_path, mounts) is trusted
+    mounts.write_text("")
+    assert not names_follow_files(tmp_path, mounts)
+    assert not names_follow_files(tmp_path, tmp_path / "none")
 
 
 def test_two_processes_give_a_uid_s_first_place_once(tmp_path: Path) -> None:
