@@ -1,5 +1,6 @@
 """A listener with its spool and ledger, and a peer that asks it for associations."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from dicom_node.dimse.scu import Peer
 from dicom_node.ledger import Ledger
 from dicom_node.settings import ListenerSettings
 from dicom_node.settings.listener import User
+from dicom_node.settings.settings import ENVIRONMENT_PREFIX
 from dicom_node.spool import Spool
+
+FAST = os.environ.get(f"{ENVIRONMENT_PREFIX}LISTENER__FAST", "true") == "true"
+"""A whole run can do without the fast receive path: the variable counts here as it does for the nodes of the tests."""
 
 
 class Scp:
@@ -28,7 +33,7 @@ class Scp:
         self.ledger.migrate()
         self.spool = Spool(folder / "data")
         self.peer = Peer("MEDREGA", "127.0.0.1", self.port)
-        self.settings = ListenerSettings(port=self.port, **settings)  # type: ignore[arg-type]
+        self.settings = ListenerSettings(port=self.port, **{"fast": FAST, **settings})  # type: ignore[arg-type]
         self.listener = Listener(self.settings, self.spool, self.ledger, called_aets=called_aets, users=users)
         self.listener.start()
 
