@@ -14,6 +14,7 @@ import typer
 
 from dicom_node.cli import (
     audit,
+    commission,
     config,
     demo,
     destinations,
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (node, reading, network, pull, worklist, studies, queue, purge, doctor, demo):
+for module in (node, reading, network, pull, worklist, studies, queue, purge, doctor, commission, demo):
     module.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,6 +52,33 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         console=Console(stderr=True),
     )
+
+
+@contextmanager
+def reporter() -> Iterator[Callable[[str, int, int], None]]:
+    """A live display at a terminal; elsewhere, such as in a CI log, a line whenever something changes."""
+    with progress() as bar:
+        if not bar.console.is_terminal:
+            last: list[tuple[str, int, int]] = []
+
+            def line(step: str, done: int, total: int) -> None:
+                if last[-1:] != [(step, done, total)]:
+                    last[:] = [(step, done, total)]
+                    typer.echo(f"{step} {done} of {total}" if total else step, err=True)
+
+            yield line
+            return
+        tasks: dict[str, int] = {}
+
+        def live(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                for other in tasks.values():
+                    bar.stop_task(bar.task_ids[other])
+                tasks[step] = len(tasks)
+                bar.add_task(step, total=total or None)
+            bar.update(bar.task_ids[tasks[step]], completed=done, total=total or None)
+
+        yield live
 
 
 def print_error(message: str, advice: str = "") -> None:

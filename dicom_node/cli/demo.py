@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_node.cli.common import console, examples, progress
+from dicom_node.cli.common import console, examples, reporter
 
 if TYPE_CHECKING:
     from dicom_node.demo.demo import DemoResult
@@ -37,7 +36,7 @@ def demo(
     from dicom_node.demo.demo import ATTRIBUTION, run_demo
 
     begin = time.monotonic()
-    with _reporter() as report:
+    with reporter() as report:
         results = run_demo(out, report, runtime=runtime, model=model)
     _show(results)
     print_ = console().print
@@ -57,33 +56,6 @@ def demo(
         f"[green]All {len(results)} studies came back with {objects} objects, and every check held[/green] "
         f"({seconds:.0f} s). Look at {out}/1/overlay.png"
     )
-
-
-@contextmanager
-def _reporter() -> Iterator[Callable[[str, int, int], None]]:
-    """A live display at a terminal; elsewhere, such as in a CI log, a line whenever something changes."""
-    with progress() as bar:
-        if not bar.console.is_terminal:
-            last: list[tuple[str, int, int]] = []
-
-            def line(step: str, done: int, total: int) -> None:
-                if last[-1:] != [(step, done, total)]:
-                    last[:] = [(step, done, total)]
-                    typer.echo(f"{step} {done} of {total}" if total else step, err=True)
-
-            yield line
-            return
-        tasks: dict[str, int] = {}
-
-        def live(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                for other in tasks.values():
-                    bar.stop_task(bar.task_ids[other])
-                tasks[step] = len(tasks)
-                bar.add_task(step, total=total or None)
-            bar.update(bar.task_ids[tasks[step]], completed=done, total=total or None)
-
-        yield live
 
 
 def _show(results: Sequence[DemoResult]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from dicom_node.commissioning.cases import Case, Turn
 from dicom_node.commissioning.turns import WORDS, turned, turned_box, turned_orientation
@@ -118,12 +118,15 @@ def _scene(case: Case, number: int) -> Scene:
 def _stored(case: Case, grey: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """Stored values of a picture of grey values from 0 to 1."""
     top = 2**case.bits - 1
+    kind: type[np.generic] = np.uint8 if case.bits == 8 else np.uint16
     if case.photometric == "RGB":  # a tint, so that planes that change places are seen
-        return np.rint(np.stack([grey, grey * 0.97, grey * 0.94], axis=-1) * top).astype(np.uint8)
-    grey = 1 - grey if case.photometric == "MONOCHROME1" else grey
+        grey = np.stack([grey, grey * 0.97, grey * 0.94], axis=-1)
+    elif case.photometric == "MONOCHROME1":
+        grey = np.float32(1) - grey
     if case.sop_class == CTImageStorage:
-        return np.rint(grey * 2000 - 1000).astype(np.int16)
-    return np.rint(grey * top).astype(np.uint8 if case.bits == 8 else np.uint16)
+        grey, top, kind = grey - np.float32(0.5), 2000, np.int16
+    stored: npt.NDArray[Any] = np.rint(grey * top).astype(kind)
+    return stored
 
 
 def _set_pixels(header: Dataset, case: Case, pixels: npt.NDArray[Any]) -> None:
@@ -160,7 +163,7 @@ def _header(case: Case, run: str, created: datetime, number: int) -> FileDataset
     header = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
     header.SpecificCharacterSet, header.PatientName = case.names
     header.SOPClassUID = case.sop_class
-    header.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = _uid(run, case.name, number)
+    header.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = UID(_uid(run, case.name, number))
     header.StudyInstanceUID = _uid(run, case.name, "study")
     header.SeriesInstanceUID = _uid(run, case.name, "series")
     header.PatientID = f"TEST-{run}-{case.name}"

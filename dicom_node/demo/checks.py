@@ -65,7 +65,7 @@ def check_study(
         if (kind in by_kind) != bool(wanted):
             faults.append(f"a {name} came back without a region" if kind in by_kind else f"no {name} came back")
     if "seg" in by_kind:
-        faults += _compare("SEG", _pixel_boxes(reading), _regions_of(by_kind, "seg", regions_of_seg))
+        faults += _compare("SEG", pixel_boxes(reading), _regions_of(by_kind, "seg", regions_of_seg))
     if "gsps" in by_kind:
         faults += _compare("presentation state", wanted, _regions_of(by_kind, "gsps", regions_of_gsps))
     if truth is not None:
@@ -75,27 +75,38 @@ def check_study(
 
 def check_truth(reading: StudyReading, truth: Mapping[str, Sequence[Truth]]) -> list[str]:
     """Check a phantom's reading against its truth: each thing found once, at IoU 0.5, by its name, and nothing else."""
-    faults = []
-    found = [
-        (finding.label.casefold(), region)
-        for finding in reading.findings
-        for region in finding.regions
-        if region.sop_instance_uid in truth
+    return [
+        fault
+        for uid, things in truth.items()
+        for fault in unmatched(
+            things,
+            [
+                (finding.label, region.box)
+                for finding in reading.findings
+                for region in finding.regions
+                if region.sop_instance_uid == uid
+            ],
+        )
     ]
-    for uid, things in truth.items():
-        for thing in things:
-            overlaps = [(iou(thing.box, item[1].box), item) for item in found if item[1].sop_instance_uid == uid]
-            best, item = max(overlaps, key=lambda pair: pair[0], default=(0.0, None))
-            if item is None or best < MIN_IOU:
-                faults.append(f"the {thing.label} was not found (best IoU {best:.2f})")
-                continue
-            found.remove(item)
-            if item[0] != thing.label.casefold():
-                faults.append(f"the {thing.label} was named {item[0]}")
+
+
+def unmatched(things: Iterable[Truth], boxes: Iterable[tuple[str, Box]]) -> list[str]:
+    """Hold the names and boxes found in an image against what is in it."""
+    faults = []
+    found = [(label.casefold(), box) for label, box in boxes]
+    for thing in things:
+        overlaps = [(iou(thing.box, item[1]), item) for item in found]
+        best, item = max(overlaps, key=lambda pair: pair[0], default=(0.0, None))
+        if item is None or best < MIN_IOU:
+            faults.append(f"the {thing.label} was not found (best IoU {best:.2f})")
+            continue
+        found.remove(item)
+        if item[0] != thing.label.casefold():
+            faults.append(f"the {thing.label} was named {item[0]}")
     return [*faults, *(f"a {name} was found where none is" for name, _ in found)]
 
 
-def _pixel_boxes(reading: StudyReading) -> list[ReadBack]:
+def pixel_boxes(reading: StudyReading) -> list[ReadBack]:
     """What the segments cover: a finding is one segment, so its regions on one frame share a bounding box."""
     boxes = []
     for finding in reading.findings:
