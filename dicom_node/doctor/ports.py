@@ -86,7 +86,7 @@ def _outside(settings: Settings) -> Iterator[Finding]:
         *settings.destinations, *settings.sources, *settings.worklists)}  # fmt: skip
     far = [name for name, host in peers.items() if not is_loopback(host)]
     if settings.listener.loopback and far:
-        words = f"{settings.listener.host}: other hosts cannot reach the listener, and {', '.join(far)} are elsewhere"
+        words = f"other hosts cannot reach the listener, and there are peers on others: {', '.join(far)}"
         yield warn(words, "set listener.host to this machine's address (and calling_aets)")
     elif settings.listener.loopback:
         yield ok("only this machine can reach the listener, and every peer is on it")

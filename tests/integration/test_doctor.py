@@ -278,7 +278,7 @@ def test_a_port_that_another_program_has_is_named(site: Site) -> None:
 
 def test_a_listener_that_its_peers_cannot_reach_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dicom_node.doctor.ports.is_loopback", lambda host: host != "127.0.0.1")
-    assert "orthanc are elsewhere" in the_one(site.settings(), "outside", Outcome.WARN).words
+    assert "peers on others: orthanc" in the_one(site.settings(), "outside", Outcome.WARN).words
 
 
 @pytest.mark.parametrize(
