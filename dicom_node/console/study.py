@@ -123,6 +123,9 @@ async def _page(request: Request, message: str = "", status: int = 200) -> Respo
         view = await anyio.to_thread.run_sync(StudyView.of, state.ledger, state.spool, uid, asked, language)
     except NodeError as error:
         raise _not_found(error) from None
+    part = request.headers.get("hx-target", "")
+    if part == "progress" and request.query_params.get("events") == str(len(view.record.events)):
+        return Response(status_code=204)  # nothing is swapped, and so nothing closed that somebody has opened
     changes = guard.allows(request, Role.ADMINISTRATOR)
     here = f"/study/{uid}"
     return page.render(
@@ -134,7 +137,7 @@ async def _page(request: Request, message: str = "", status: int = 200) -> Respo
         href=partial(_href, here, view),
         source=_source(here, view),
         message=message,
-        part=target if (target := request.headers.get("hx-target", "")) in ("viewer", "progress") else "",
+        part=part if part in ("viewer", "progress") else "",
         colour=colour_name,
         outcomes=_OUTCOMES,
         presets=PRESETS.get(view.shown.modality, ()) if view.shown is not None else (),

@@ -117,8 +117,10 @@ def test_a_page_that_is_open_tells_of_a_new_reading(bench: StudyBench, console: 
     page = viewer.get(f"/study/{study}").text
     poll = re.search(r'hx-get="([^"]+)" hx-trigger="every', page)
     assert poll is not None
+    address, headers = poll[1].replace("&amp;", "&"), {"HX-Request": "true", "HX-Target": "progress"}
+    assert viewer.get(address, headers=headers).status_code == 204
     bench.read(reading_of([dataset]))
-    assert "There is a new reading" in viewer.get(poll[1].replace("&amp;", "&")).text
+    assert "There is a new reading" in viewer.get(address, headers=headers).text
     page = viewer.get(f"/study/{study}").text
     assert "There is a new reading" not in page
     assert "every 3s" not in page
