@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -80,12 +81,17 @@ def set_up_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
         if console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.addFilter(_withhold)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _visible,
+                *([_exception_in_words] if console else []),
+                renderer,
+            ],
         )
     )
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -111,6 +117,15 @@ def set_up_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
     threading.excepthook = _log_thread
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines, and of one that cannot be written no more than where it came from."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Tell of a line that cannot be made; the library would print the exception, which may quote a data set."""
+        with suppress(OSError, ValueError):
+            self.stream.write(f"a line of {record.name} at line {record.lineno} could not be logged\n")
+
+
 def _withhold(record: logging.LogRecord) -> bool:
     """Replace a library's words by the place they come from."""
     if record.name.startswith(_WITHHELD):
@@ -130,6 +145,37 @@ def _exception_without_values(logger: WrappedLogger, method: str, event: EventDi
         info = (type(info), info, info.__traceback__)
     if info and info[1] is not None:
         event["exception"] = describe(info[1])
+    return event
+
+
+def _visible(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001
+    """Control characters as escapes: what a peer sends is to be no line of its own, and no command of a terminal."""
+    return {key: _escaped(value) for key, value in event.items()}
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(map(_letter, value))
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_escaped(item) for item in value]
+    return value
+
+
+def _letter(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+
+
+def _exception_in_words(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001
+    """An exception as the console's renderer takes it: as text."""
+    said, words = event.pop("exception", None), []
+    while said:
+        message = f": {said['message']}" if "message" in said else ""
+        words.append(f"{said['type']}{message} at {' < '.join(reversed(said['trace']))}")
+        said = said.get("cause")
+    if words:
+        event["exception"] = "\n  because of ".join(words)
     return event
 
 

@@ -59,7 +59,8 @@ class Deliverer:
         due = self._ledger.deliveries.claim(run_id, destination, owner, seconds)
         if not due:
             return
-        with structlog.contextvars.bound_contextvars(run=run_id, destination=destination):
+        study = due[0].study_instance_uid
+        with structlog.contextvars.bound_contextvars(run=run_id, study=study, destination=destination):
             try:
                 try:
                     outcomes, contact = self._attempt(run_id, destination, owner, due)

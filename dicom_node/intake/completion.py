@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+import structlog
+
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import OpenRun
 from dicom_node.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 def quiet_time(settings: Settings, senders: Iterable[tuple[str, str]]) -> float:
@@ -64,11 +68,12 @@ class Completion:
         for run, seconds in self._quiet_times.items():
             if now - run.last_image_at >= timedelta(seconds=seconds):
                 complete.setdefault(run, f"no image for {seconds:g} s")
-        return {
-            run.id: reason
-            for run, reason in complete.items()
-            if self._ledger.intake.complete(run.id, run.last_image_at, reason)
-        }
+        closed = {}
+        for run, reason in complete.items():
+            if self._ledger.intake.complete(run.id, run.last_image_at, reason):
+                log.info("study complete", run=run.id, study=run.study_instance_uid, reason=reason)
+                closed[run.id] = reason
+        return closed
 
     def _quiet_time(self, run: OpenRun) -> float:
         """That of a run as it was when its last image arrived."""

@@ -239,7 +239,10 @@ class Receiving:
             raise RefusedError("the object belongs to another study than the request's", DOES_NOT_MATCH)
         if identity.own or self._storage.is_own(arrival.sop_instance_uid, identity.series_instance_uid):
             log.info(
-                "own result not stored", sop_instance_uid=arrival.sop_instance_uid, calling_aet=arrival.calling_aet
+                "own result not stored",
+                study=study,
+                sop_instance_uid=arrival.sop_instance_uid,
+                calling_aet=arrival.calling_aet,
             )
             return Kept(study, identity.series_instance_uid, None)
         if arrival.prior:

@@ -142,6 +142,7 @@ class Deliveries(Part):
             return [
                 DueDelivery(
                     delivery.id,
+                    run.study_instance_uid,
                     stored_result(result),
                     delivery.attempts,
                     delivery.created_at,

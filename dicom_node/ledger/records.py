@@ -104,6 +104,7 @@ class DueDelivery:
     """One result that waits for one destination."""
 
     id: int
+    study_instance_uid: str
     result: StoredResult
     attempts: int
     since: datetime

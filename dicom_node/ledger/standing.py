@@ -48,6 +48,11 @@ class Standing(Part):
             for state in State
         ]
 
+    def study_of(self, run_id: str) -> str:
+        """Study Instance UID of a run."""
+        with self._database.read() as session:
+            return session.scalars(select(Run.study_instance_uid).where(Run.id == run_id)).one()
+
     def queues(self) -> dict[str, int]:
         """How many wait to be read, by the name of the engine's queue; that of any engine in any case."""
         query = select(Run.queue, func.count()).where(Run.state == State.QUEUED).group_by(Run.queue)

@@ -104,12 +104,11 @@ class Sweeper:
         if not self._ledger.leases.take(_LEASE, self._owner, seconds):
             return
         now = self._ledger.clocks.steady()
-        for run_id, reason in self._completion.close(now).items():
-            log.info("study complete", run=run_id, reason=reason)
+        self._completion.close(now)
         self._router.route_complete()
         reading = self._settings.reading
         for run_id in self._ledger.runs.reclaim_lost(reading.attempts, reading.first_delay_seconds):
-            log.warning("run taken from a lost worker", run=run_id)
+            log.warning("run taken from a lost worker", run=run_id, study=self._ledger.standing.study_of(run_id))
         self._tell_paused()
         self._dispatcher.dispatch_readings()
         self._dispatcher.dispatch_deliveries()

@@ -115,3 +115,47 @@ def test_the_level_limits_and_the_console_format_is_for_people() -> None:
     structlog.get_logger().info("seen", count=2)
     assert "seen" in stream.getvalue()
     assert "count=2" in stream.getvalue()
+
+
+HOSTILE = "A\x1b[2J\nforged line\r\x9b31m\u202eB\u2028C"
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_control_characters_reach_no_terminal_and_make_no_line(form: Literal["console", "json"]) -> None:
+    stream = io.StringIO()
+    set_up_logging(LogSettings(format=form), stream)
+    structlog.get_logger("node").warning(HOSTILE, calling_aet=HOSTILE, more=[{"of": HOSTILE}], both={HOSTILE})
+    logging.getLogger("library").error("refused %s", HOSTILE)
+    text = stream.getvalue()
+    assert text.count("\n") == 2
+    assert all(letter.isprintable() for letter in text.replace("\n", ""))
+
+
+@pytest.mark.usefixtures("restored")
+def test_exceptions_are_words_at_a_terminal_too(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    set_up_logging(LogSettings(format="console"), stream)
+    try:
+        try:
+            raise ValueError(NAME)
+        except ValueError as error:
+            raise NodeError("the spool cannot be written") from error
+    except NodeError as error:
+        structlog.get_logger("node").error("delivery failed", exc_info=error)
+    assert "NodeError: the spool cannot be written at test_logs.py:" in stream.getvalue()
+    assert "because of ValueError at test_logs.py:" in stream.getvalue()
+    assert NAME not in stream.getvalue() + capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_line_that_cannot_be_made_is_told_without_its_values(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = captured()
+
+    class Odd:
+        def __repr__(self) -> str:
+            raise ValueError(NAME)
+
+    structlog.get_logger("node").error("odd", value=Odd())
+    assert "could not be logged" in stream.getvalue()
+    assert NAME not in stream.getvalue() + capsys.readouterr().err

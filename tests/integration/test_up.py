@@ -1,5 +1,7 @@
 """The node as a person runs it: whole or in parts, stopped by Ctrl-C, refused with a reason."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from peers import listens, running, wait_until
+from peers import RunningNode, listens, running, wait_until
 from ports import free_port
+from prometheus_client.parser import text_string_to_metric_families
 
+from dicom_node.audit.verification import verify
 from dicom_node.dimse import scu
 from dicom_node.dimse.receiver import Receiver
+from dicom_node.ledger import Ledger
+from dicom_node.metrics.exposition import exposition
 from engine.phantom.studies import write_phantoms
 
 
@@ -20,6 +26,27 @@ def phantom(folder: Path) -> Path:
     write_phantoms(folder, 1, 5)
     (path,) = folder.glob("*.dcm")
     return path
+
+
+def metrics_of(node: RunningNode) -> dict[tuple[str, ...], float]:
+    ledger = Ledger.open(node.settings)
+    text = exposition(node.settings, ledger).decode()
+    ledger.close()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def words_of(trail: Path) -> list[str]:
+    """What happened, by the node's own words."""
+    records = "".join(file.read_text() for file in sorted(trail.glob("*.jsonl")))
+    return re.findall(r'EventTypeCode csd-code=\\"([a-z-]+)\\"', records)
+
+
+def log_of(node: RunningNode) -> list[str]:
+    return "".join(file.read_text() for file in node.log.parent.glob("*.log")).splitlines()
 
 
 def test_ctrl_c_stops_the_node_in_order(start_node: Callable[..., Any]) -> None:
@@ -63,3 +90,21 @@ def test_listener_and_worker_run_apart_on_a_redis_of_the_site(tmp_path: Path, st
         record = node.ended(str(pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID))
         assert record.runs[-1].state == "DELIVERED"
         assert {file.stem for file in pacs.files} == {result.sop_instance_uid for result in record.results}
+        figures, trail = metrics_of(node), node.settings.data.path / "audit"
+        assert figures["medrega_studies", "DELIVERED"] == figures["medrega_received_instances_total", "other"] == 1
+        assert figures["medrega_deliveries_total", pacs.peer.aet.lower(), "delivered"] == len(record.results)
+        assert figures["medrega_readings_total", record.runs[-1].plan, "findings"] == 1
+        assert figures["medrega_reading_seconds_count",] == 1
+        assert sum(value for name, value in figures.items() if name[0] == "medrega_engine_tokens_total") > 0
+        wait_until(lambda: "results-sent" in words_of(trail), "the trail to have what was sent")
+        said = words_of(trail)
+        assert said.count("images-received") == said.count("results-sent") == 1
+        assert verify(trail).complaints == ()
+        lines = [json.loads(line) for line in log_of(node) if line.startswith("{")]
+        assert {line["event"] for line in lines if "run" in line} >= {
+            "study complete",
+            "routed",
+            "read",
+            "delivery tried",
+        }
+        assert {line.get("study") for line in lines if "run" in line} == {record.study_instance_uid}
