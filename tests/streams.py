@@ -195,16 +195,16 @@ class Side:
         finally:
             association.at_work = False  # type: ignore[attr-defined]
 
-    def play(self, pieces: list[bytes], study: str, settle: int = 3) -> Outcome:
+    def play(self, pieces: list[bytes], study: str, settle: int, seconds: float) -> Outcome:
         """Send a stream piece by piece, each when nothing of the one before is under way any more."""
-        with wire.Wire(self.port, 6) as connection:
+        with wire.Wire(self.port, 60) as connection:
             accepted = connection.associate()
             assert accepted[:1] == b"\2"
             association = _association(connection.socket.getsockname()[1])
             for piece in _for_study(pieces, study):
                 with suppress(OSError):
                     connection.send(piece)
-                _settle(association, settle)
+                _settle(association, settle, seconds)
             with suppress(OSError):
                 connection.socket.shutdown(socket.SHUT_WR)
             answers = tuple(_until_abort(connection))
@@ -257,11 +257,11 @@ def _association(port: int) -> Association | None:
     return None
 
 
-def _settle(association: Association | None, times: int) -> None:
+def _settle(association: Association | None, times: int, seconds: float) -> None:
     """Wait until nothing of what was sent is under way: seen so many times, a round of the library's loop apart."""
     if association is None:
         return
-    seen, end = 0, time.monotonic() + 0.5
+    seen, end = 0, time.monotonic() + seconds
     while seen < times and time.monotonic() < end:
         time.sleep(0.0012)
         seen = seen + 1 if _is_settled(association) else 0
@@ -312,9 +312,10 @@ class Pair:
         self.played += len(pieces)
 
     def _play(self, pieces: list[bytes]) -> tuple[Outcome, Outcome]:
-        for settle in (3, 30):  # on a busy machine the stock side's threads may need longer to come to rest
+        # On a busy machine the stock side's threads may need longer to come to rest.
+        for settle, seconds in ((3, 0.5), (30, 5), (100, 20)):
             study = f"2.{next(self._numbers)}"
-            outcomes = self.fast.play(pieces, study, settle), self.stock.play(pieces, study, settle)
+            outcomes = self.fast.play(pieces, study, settle, seconds), self.stock.play(pieces, study, settle, seconds)
             if outcomes[0] == outcomes[1]:
                 break
         return outcomes
