@@ -25,7 +25,7 @@ from engine.runtime import model_path
 _GPU: Final = ("name", "utilization.gpu", "memory.used", "memory.total")
 """What nvidia-smi is asked for: a name, a percentage, and two sizes in MiB."""
 _TOLD: Final = {
-    "name": "Name",
+    "name": "Name of the model",
     "kind": "Kind",
     "parameters": "Parameters",
     "stored_as": "Numbers stored as",
