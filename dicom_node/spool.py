@@ -9,6 +9,7 @@ Under the data folder::
     studies/<study instance UID>/<SOP instance UID>.dcm        as received, behind file meta information (PS3.10 7.1)
     studies/<study instance UID>/<SOP instance UID>_<n>.dcm    other content under the same UID, kept apart
     readings/<run>/reading.json
+    readings/<run>/review-<n>-<digest>.json           what the n-th review left of it
     results/<run>/<variant>/<kind>.dcm
 """
 
@@ -316,6 +317,11 @@ class Spool:
         except (OSError, UnicodeDecodeError) as error:
             raise SpoolError(f"the stored reading cannot be read ({type(error).__name__})") from None
 
+    def store_review(self, run_id: str, number: int, text: str) -> None:
+        """Keep what a review left of a run's reading, beside that."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self._store(self._reading(run_id).with_name(f"review-{number}-{digest[:8]}.json"), text.encode())
+
     def store_result(self, run_id: str, variant: str, kind: str, content: bytes) -> tuple[str, str]:
         """Keep a result object.
 
@@ -382,8 +388,9 @@ class Spool:
                     folder.rmdir()
 
     def remove_readings(self, run_ids: Iterable[str]) -> None:
-        """Remove stored readings, as `remove`."""
-        self.remove(str(self._reading(run_id).relative_to(self.root)) for run_id in run_ids)
+        """Remove stored readings and their reviews, as `remove`."""
+        folders = [self._reading(run_id).parent for run_id in run_ids]
+        self.remove(str(path.relative_to(self.root)) for folder in folders for path in folder.glob("*.json"))
 
     def size(self, study_instance_uid: str) -> int:
         """Bytes of a study's images."""

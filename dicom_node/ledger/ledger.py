@@ -35,6 +35,7 @@ from dicom_node.ledger.records import (
 )
 from dicom_node.ledger.rereadings import Rereadings
 from dicom_node.ledger.retractions import Retractions
+from dicom_node.ledger.reviews import Reviews
 from dicom_node.ledger.runs import Runs
 from dicom_node.ledger.sendings import Sendings
 from dicom_node.ledger.standing import Standing
@@ -75,6 +76,7 @@ class Ledger(Part):
     destinations : Destinations
     rereadings : Rereadings
     retractions : Retractions
+    reviews : Reviews
     commitments : Commitments
     keeping : Keeping
     leases : Leases
@@ -107,6 +109,7 @@ class Ledger(Part):
         self.destinations = Destinations(self._database, clock)
         self.rereadings = Rereadings(self._database, clock)
         self.retractions = Retractions(self._database, clock)
+        self.reviews = Reviews(self._database, clock)
         self.commitments = Commitments(self._database, clock)
         self.keeping = Keeping(self._database, clock)
         self.leases = Leases(self._database, clock)

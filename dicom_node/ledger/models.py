@@ -231,6 +231,22 @@ class Delivery(Base):
     """When the destination said that it keeps the object (PS3.4 J)."""
 
 
+class Review(Base):
+    """A person's review of a run's reading; what it left is a file beside the reading."""
+
+    __tablename__ = "review"
+
+    run_id: Mapped[str] = mapped_column(RUN_ID, ForeignKey("run.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """From 1; only the last one's results hold."""
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    account: Mapped[str] = mapped_column(String(64))
+    reading_digest: Mapped[str] = mapped_column(DIGEST)
+    """Of what it left."""
+    verdicts: Mapped[str] = mapped_column(Text)
+    """JSON: a verdict a finding, in the model's words and without the reviewer's, which might name a patient."""
+
+
 class Lease(Base):
     """The right to work on something until a point in time, so that a message delivered twice is worked off once."""
 

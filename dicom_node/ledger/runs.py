@@ -181,7 +181,7 @@ class Runs(Part):
                 reading_digest=run.reading_digest,
                 instances=self._instances(session, run),
                 predecessors=self._predecessors(session, run),
-                decision=_decision(run),
+                decision=decision_of(run),
             )
 
     def renew(self, claim: Claim, seconds: float) -> None:
@@ -251,44 +251,10 @@ class Runs(Part):
         """
         with self._database.write() as session:
             run, lease = self._held(session, claim)
-            now = self._clock()
-            rows = {
-                row.sop_instance_uid: row
-                for row in session.scalars(select(Result).where(Result.run_id == run.id)).all()
-            }
-            unsent = _unsent(session, run)
+            unsent = why_unsent(session, run)
             run.withheld = "; ".join(f"{destination}: {reason}" for destination, reason in withheld.items())
-            deliveries = session.scalars(select(Delivery).where(Delivery.run_id == run.id))
-            known = {(delivery.result_id, delivery.destination) for delivery in deliveries}
-            sent = False
-            for destination, objects in results.items():
-                for item in objects:
-                    row = rows.get(item.sop_instance_uid)
-                    if row is None:
-                        row = rows[item.sop_instance_uid] = Result(
-                            run_id=run.id,
-                            sop_instance_uid=item.sop_instance_uid,
-                            sop_class_uid=item.sop_class_uid,
-                            series_instance_uid=item.series_instance_uid,
-                            kind=item.kind,
-                            created_at=now,
-                        )
-                        session.add(row)
-                    row.sha256, row.path = item.sha256, item.path
-                    session.flush()
-                    if destination and not unsent and (row.id, destination) not in known:
-                        sent = True
-                        session.add(
-                            Delivery(
-                                run_id=run.id,
-                                result_id=row.id,
-                                destination=destination,
-                                state=DeliveryState.PENDING,
-                                created_at=now,
-                                next_attempt_at=now,
-                            )
-                        )
-            self._move(session, run, State.DELIVERING, f"{len(rows)} results")
+            number, sent = enter_results(session, run, results, self._clock(), send=not unsent)
+            self._move(session, run, State.DELIVERING, f"{number} results")
             if not sent and run.withheld and not unsent:
                 self._move(session, run, State.FAILED, f"not delivered to {run.withheld}")
             elif not sent:
@@ -398,13 +364,63 @@ def up_to(run: Run) -> Select[str]:
     return select(Run.id).where(Run.study_instance_uid == run.study_instance_uid, Run.number <= run.number)
 
 
-def _decision(run: Run) -> Decision:
+def enter_results(
+    session: Session, run: Run, results: Mapping[str, Sequence[StoredResult]], now: datetime, *, send: bool
+) -> tuple[int, bool]:
+    """Enter results of a run, and their deliveries; how many results it has, and whether any of it is to be sent.
+
+    Parameters
+    ----------
+    session : Session
+    run : Run
+        Whose row is locked.
+    results : mapping of str to sequence of StoredResult
+        By destination, as `Runs.results_stored` takes them.
+    now : datetime
+    send : bool
+        Whether anything is to be sent at all.
+    """
+    rows = {row.sop_instance_uid: row for row in session.scalars(select(Result).where(Result.run_id == run.id)).all()}
+    deliveries = session.scalars(select(Delivery).where(Delivery.run_id == run.id))
+    known = {(delivery.result_id, delivery.destination) for delivery in deliveries}
+    sent = False
+    for destination, objects in results.items():
+        for item in objects:
+            row = rows.get(item.sop_instance_uid)
+            if row is None:
+                row = rows[item.sop_instance_uid] = Result(
+                    run_id=run.id,
+                    sop_instance_uid=item.sop_instance_uid,
+                    sop_class_uid=item.sop_class_uid,
+                    series_instance_uid=item.series_instance_uid,
+                    kind=item.kind,
+                    created_at=now,
+                )
+                session.add(row)
+            row.sha256, row.path = item.sha256, item.path
+            session.flush()
+            if destination and send and (row.id, destination) not in known:
+                sent = True
+                session.add(
+                    Delivery(
+                        run_id=run.id,
+                        result_id=row.id,
+                        destination=destination,
+                        state=DeliveryState.PENDING,
+                        created_at=now,
+                        next_attempt_at=now,
+                    )
+                )
+    return len(rows), sent
+
+
+def decision_of(run: Run) -> Decision:
     return Decision() if run.decision is None else Decision.from_json(run.decision)
 
 
-def _unsent(session: Session, run: Run) -> str:
+def why_unsent(session: Session, run: Run) -> str:
     """Why nothing of a run is sent although there are destinations; empty if all is."""
     action, why = switched(session, run.route)
     if action is not Action.READ:
         return why
-    return _SHADOW if _decision(run).action is Action.SHADOW else ""
+    return _SHADOW if decision_of(run).action is Action.SHADOW else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -17,13 +19,30 @@ from engine.findings import LANGUAGES, StudyReading
 from engine.study import Study
 from sr_writer import OutputProfile, PredecessorRef, check_results, dump, kind_of, load_profile, write_results
 
+_VERSION: Final = re.compile(r"(?P<variant>.*?)(?:-r(?P<number>[0-9]+)-[0-9a-f]{8})?")
+
 log = structlog.get_logger(__name__)
 
 
 def store_results(
-    home: Home, claim: Claim, reading: StudyReading, study: Study, destinations: Sequence[Destination]
+    home: Home,
+    claim: Claim,
+    reading: StudyReading,
+    study: Study,
+    destinations: Sequence[Destination],
+    version: str = "",
 ) -> tuple[dict[str, list[StoredResult]], dict[str, str]]:
     """Write, check and store what each destination is to get, once for each distinct output profile.
+
+    Parameters
+    ----------
+    home : Home
+    claim : Claim
+    reading : StudyReading
+    study : Study
+    destinations : sequence of Destination
+    version : str
+        Of a review's results (`review_version`), so that they lie beside the model's.
 
     Returns
     -------
@@ -47,7 +66,9 @@ def store_results(
     for profile in dict.fromkeys(wanted.values()):
         predecessors = _predecessors(claim, _variant(profile))
         try:
-            made[profile] = _store(home, claim.run_id, profile, reading, study, predecessors)
+            made[profile] = _store(
+                home, claim.run_id, f"{_variant(profile)}{version}", profile, reading, study, predecessors
+            )
         except WriteError as error:
             refused[profile] = error
             log.error("results not written", variant=_variant(profile), reason=error.explained)
@@ -121,27 +142,42 @@ def output_profiles(destinations: Sequence[Destination]) -> dict[str, OutputProf
     return profiles
 
 
+def review_version(reading: StudyReading) -> str:
+    """What distinguishes a reviewed reading's results from the model's, and from those of a review at the same time."""
+    number = reading.review.number if reading.review is not None else 0
+    return f"-r{number}-{reading.digest[:8]}"
+
+
 def _variant(profile: OutputProfile) -> str:
     return "-".join((profile.name, *profile.languages))
 
 
 def _predecessors(claim: Claim, variant: str) -> list[PredecessorRef]:
-    """The superseded run's objects of the same variant; other destinations never saw the others."""
-    return [
-        PredecessorRef(
-            study_instance_uid=claim.study_instance_uid,
-            series_instance_uid=result.series_instance_uid,
-            sop_class_uid=result.sop_class_uid,
-            sop_instance_uid=result.sop_instance_uid,
-        )
-        for result in claim.predecessors
-        if result.path.split("/")[-2] == variant
-    ]
+    """The superseded objects of the same variant, of its latest version; other destinations never saw the others."""
+    versions: dict[int, list[StoredResult]] = {}
+    for result in claim.predecessors:
+        named = _VERSION.fullmatch(result.path.split("/")[-2])
+        if named is not None and named["variant"] == variant:
+            versions.setdefault(int(named["number"] or 0), []).append(result)
+    return (
+        [
+            PredecessorRef(
+                study_instance_uid=claim.study_instance_uid,
+                series_instance_uid=result.series_instance_uid,
+                sop_class_uid=result.sop_class_uid,
+                sop_instance_uid=result.sop_instance_uid,
+            )
+            for result in versions[max(versions)]
+        ]
+        if versions
+        else []
+    )
 
 
 def _store(
     home: Home,
     run_id: str,
+    variant: str,
     profile: OutputProfile,
     reading: StudyReading,
     study: Study,
@@ -153,7 +189,7 @@ def _store(
     stored = []
     for result in results:
         kind = kind_of(result)
-        path, digest = home.store_result(run_id, _variant(profile), kind, dump(result))
+        path, digest = home.store_result(run_id, variant, kind, dump(result))
         stored.append(
             StoredResult(
                 sop_instance_uid=str(result.SOPInstanceUID),
@@ -164,5 +200,5 @@ def _store(
                 path=path,
             )
         )
-    log.info("results stored", kinds=[item.kind for item in stored], variant=_variant(profile))
+    log.info("results stored", kinds=[item.kind for item in stored], variant=variant)
     return stored

@@ -28,6 +28,7 @@ from dicom_node.settings.listener import Entry, ListenerSettings, User
 from dicom_node.settings.metrics import MetricsSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
 from dicom_node.settings.retention import RetentionSettings
+from dicom_node.settings.review import ReviewSettings
 from dicom_node.settings.routing import RoutingSettings
 from dicom_node.settings.section import is_loopback
 from dicom_node.settings.sources import Source
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     front: FrontSettings = FrontSettings()
     console: ConsoleSettings = ConsoleSettings()
     oidc: OidcSettings = OidcSettings()
+    review: ReviewSettings = ReviewSettings()
     metrics: MetricsSettings = MetricsSettings()
     audit: AuditSettings = AuditSettings()
     sweeper: SweeperSettings = SweeperSettings()
