@@ -92,12 +92,15 @@ async def result(request: Request) -> Response:
 
 @guard.requires(Role.ADMINISTRATOR)
 async def change(request: Request) -> Response:
-    """Retry, cancel, reread or retract."""
+    """Retry, cancel, hold, release, push, reread or retract."""
     uid, form = request.path_params["study"], await request.form()
     operations = _operations(request)
     changes: dict[str, Callable[[], object]] = {
         "retry": lambda: operations.retry(uid),
         "cancel": lambda: operations.cancel(uid),
+        "hold": lambda: operations.hold(uid, ""),
+        "release": lambda: operations.release(uid),
+        "push": lambda: operations.push(uid),
         "reread": lambda: operations.reread(uid, str(form.get("plan", ""))),
         "retract": lambda: operations.retract(uid, str(form.get("reason", ""))),
     }
@@ -112,7 +115,10 @@ ROUTES: Final = [
     Route("/study/{study}", study),
     Route("/study/{study}/image/{image}/{frame:int}", picture),
     Route("/study/{study}/result/{result}", result),
-    *(Route(f"/study/{{study}}/{name}", change, methods=["POST"]) for name in ("retry", "cancel", "reread", "retract")),
+    *(
+        Route(f"/study/{{study}}/{name}", change, methods=["POST"])
+        for name in ("retry", "cancel", "hold", "release", "push", "reread", "retract")
+    ),
 ]
 
 

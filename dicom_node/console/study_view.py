@@ -192,6 +192,12 @@ class StudyView:
         return self.run.state is State.FAILED or any(run.state in ACTIVE for run in self.record.runs)
 
     @property
+    def can_push(self) -> bool:
+        """Whether it waits, and could be the next."""
+        waits = self.run.state in (State.RECEIVING, State.COMPLETE, State.QUEUED)
+        return waits and self.record.held_at is None
+
+    @property
     def can_reread(self) -> bool:
         """Whether it has ended."""
         return self.run.state in ENDED

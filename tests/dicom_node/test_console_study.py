@@ -52,6 +52,7 @@ def test_what_can_be_done_is_offered_to_administrators_alone(bench: StudyBench, 
     assert "/cancel" not in viewer.get(f"/study/{study}").text
     assert post(viewer, study, "cancel") == 403
     assert administrator.post(f"/study/{study}/cancel").status_code == 403  # not from the page
+    assert [post(administrator, study, what) for what in ("hold", "push", "release", "push")] == [303, 409, 303, 303]
     assert post(administrator, study, "cancel") == 303
     assert bench.ledger.study(study).runs[-1].state is State.CANCELLED
     assert post(administrator, study, "retry") == 303
