@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench browser viewers validators peers slow differential explore lint bundle bundle-check licences check-peers phantom-model clean
+.PHONY: help setup demo test bench browser viewers validators peers slow differential explore lint try bundle bundle-check licences check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -59,6 +59,10 @@ lint: .venv/.test ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+try: PEERS := orthanc orthanc-dicomweb
+try: .venv/.setup check-peers ## Orthanc, OHIF and the node on this machine: sends a study, opens the viewer on the result
+	$(BIN)/python deploy/try-orthanc-ohif/try.py
+
 bundle: .venv/.release ## the offline bundle (dist/): wheels, licences, bill of materials, install script
 	$(BIN)/python deploy/bundle/make.py
 
@@ -76,7 +80,7 @@ phantom-model: .venv/.test ## train the commissioning model anew (hours on two c
 	$(BIN)/python -m engine.phantom.evaluate --mammograms --json engine/phantom/checkpoint/evaluation.json
 
 clean: ## remove what the targets made, and the virtual environment
-	rm -rf .venv demo-output bench-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-output try-output bench-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }
@@ -102,12 +106,12 @@ clean: ## remove what the targets made, and the virtual environment
 	$(BIN)/pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable ".[release]"
 	@touch $@
 
-check-peers: # the real peers that the tests talk to
+check-peers: # the real peers that are talked to
 	@missing=""; for package in $(PEERS); do \
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
-	echo "The tests need these Debian packages:$$missing"; \
+	echo "These Debian packages are needed:$$missing"; \
 	if [ "$$(id -u)" = 0 ]; then sudo=""; \
 	elif sudo -n true 2>/dev/null; then sudo="sudo"; \
 	else echo "They cannot be installed without root. Run: sudo apt-get install$$missing"; exit 1; fi; \

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent.parent
-# The synthetic sources and the peers are those of the other tests.
-sys.path += [str(TESTS / "sr_writer"), str(TESTS / "integration")]
+# The synthetic sources and the peers are those of the other tests; the viewer's site is the one that people try.
+sys.path += [str(TESTS / "sr_writer"), str(TESTS / "integration"), str(TESTS.parent / "deploy" / "try-orthanc-ohif")]
 
 from peers import Orthanc, running_orthanc  # noqa: E402
 from playwright.sync_api import BrowserContext, sync_playwright  # noqa: E402

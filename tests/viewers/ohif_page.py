@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 
@@ -13,44 +12,6 @@ from viewer_page import MILLISECONDS, Placement, ViewerPage
 
 from engine.findings import Box
 
-_SETTINGS = {
-    "routerBasename": "/",
-    "showStudyList": True,
-    "extensions": [],
-    "modes": [],
-    "showLoadingIndicator": True,
-    "showWarningMessageForCrossOrigin": False,
-    "showCPUFallbackMessage": False,
-    "investigationalUseDialog": {"option": "never"},
-    "maxNumberOfWebWorkers": 1,
-    "useSharedArrayBuffer": "FALSE",
-    "defaultDataSourceName": "dicomweb",
-    "dataSources": [
-        {
-            "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
-            "sourceName": "dicomweb",
-            "configuration": {
-                "friendlyName": "Orthanc",
-                "name": "orthanc",
-                "wadoUriRoot": "/dicom-web",
-                "qidoRoot": "/dicom-web",
-                "wadoRoot": "/dicom-web",
-                "qidoSupportsIncludeField": False,
-                "imageRendering": "wadors",
-                "thumbnailRendering": "wadors",
-                "omitQuotationForMultipartRequest": True,
-                "bulkDataURI": {"enabled": True},
-            },
-        }
-    ],
-}
-CONFIG = {"/app-config.js": f"window.config = {json.dumps(_SETTINGS)};"}
-"""What a site of OHIF needs to find Orthanc's DICOMweb on its own origin."""
-_HIDE_TOUR = """document.addEventListener('DOMContentLoaded', () => {
-    const style = document.createElement('style');
-    style.textContent = '.shepherd-modal-overlay-container, .shepherd-element { display: none !important }';
-    document.head.append(style);
-})"""
 _SHOWN = """() => (window.cornerstone?.getEnabledElements() ?? []).some(
     ({viewport}) =>
         viewport.viewportStatus === 'rendered' && viewport.getCurrentImageId?.() && viewport.getImageData())"""
@@ -94,7 +55,6 @@ class OhifPage(ViewerPage):
     segmentations: int = 0
 
     def prepare(self) -> None:
-        self.page.add_init_script(_HIDE_TOUR)
         self.page.on("response", lambda answer: self._refused(answer.status, answer.url))
 
     def _refused(self, status: int, url: str) -> None:

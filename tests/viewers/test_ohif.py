@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn import assert_image_is_there, assert_overlay_is_there, assert_rectangles_are_there
-from npm_packages import OHIF
-from ohif_page import CONFIG, OhifPage
+from ohif import CONFIG, OHIF
+from ohif_page import OhifPage
 from peers import Orthanc
 from playwright.sync_api import BrowserContext
 from viewer_cases import CASES, Case

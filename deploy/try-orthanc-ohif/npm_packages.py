@@ -11,7 +11,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from engine.errors import NodeError
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,32 @@ class NpmPackage:
     integrity: str
 
     def fetch(self, cache: Path) -> Path:
-        """Unpack it below a folder, once; fails the test without npm, network, or with other bytes than those known."""
+        """Unpack it below a folder, once; it never holds other bytes than those known.
+
+        Raises
+        ------
+        NodeError
+            Without npm or its registry, or if the package is another one.
+        """
         folder = cache / f"{self.name.strip('@').replace('/', '-')}-{self.version}"
         if (folder / "package").is_dir():
             return folder / "package"
         npm = shutil.which("npm")
         if npm is None:
-            pytest.fail("npm is needed to fetch viewers: install Node.js (nodejs, npm)")
+            raise NodeError("npm is needed to fetch viewers", advice="apt-get install nodejs npm")
         unpacked = folder.with_suffix(f".{os.getpid()}")
         unpacked.mkdir(parents=True)
         try:
             command = [npm, "pack", "--silent", "--pack-destination", str(unpacked), f"{self.name}@{self.version}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=unpacked)
+            done = subprocess.run(  # noqa: S603 - our own command line
+                command, capture_output=True, text=True, check=False, cwd=unpacked
+            )
             packed = next(unpacked.glob("*.tgz"), None)
             if done.returncode or packed is None:
-                pytest.fail(f"npm could not fetch {self.name} {self.version}: {done.stderr.strip()[-500:]}")
+                raise NodeError(f"npm could not fetch {self.name} {self.version}: {done.stderr.strip()[-500:]}")
             digest = base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode("ascii")
             if f"sha512-{digest}" != self.integrity:
-                pytest.fail(f"{self.name} {self.version} is not the package known: its digest is sha512-{digest}")
+                raise NodeError(f"{self.name} {self.version} is not the package known: its digest is sha512-{digest}")
             with tarfile.open(packed) as archive:
                 archive.extractall(unpacked, filter="data")
             packed.unlink()
@@ -49,17 +57,3 @@ class NpmPackage:
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
         return folder / "package"
-
-
-OHIF = {
-    "3.13.2": NpmPackage(
-        "@ohif/app",
-        "3.13.2",
-        "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA==",
-    ),
-    "3.12.10": NpmPackage(
-        "@ohif/app",
-        "3.12.10",
-        "sha512-0kuF66Mq9c9dMD++bUsTjMrJpXJwaZhz9B4uS244DawAjSkTwIYFU93pxPuRUQixaRi7QAHlF3Fe1qudBlZrmA==",
-    ),
-}

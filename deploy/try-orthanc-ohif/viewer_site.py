@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def serve(
-    site: Path, orthanc: str, pages: Mapping[str, str] | None = None, proxied: str = "/dicom-web/"
+    site: Path, orthanc: str, pages: Mapping[str, str] | None = None, proxied: str = "/dicom-web/", port: int = 0
 ) -> Iterator[str]:
     """Serve a viewer at ``/`` and Orthanc below the prefix `proxied`; gives the address.
 
@@ -27,6 +27,8 @@ def serve(
     pages : mapping of str to str, optional
         Texts that stand for files of the site, by path.
     proxied : str
+    port : int
+        Any that is free without.
     """
     texts = {name: text.encode() for name, text in (pages or {}).items()}
 
@@ -34,7 +36,7 @@ def serve(
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: object) -> None:
-            """Say nothing; pytest keeps what is said."""
+            """Say nothing: each page asks for a thousand files."""
 
         def do_GET(self) -> None:
             status, kind, body = self._orthanc() if self.path.startswith(proxied) else self._file()
@@ -67,7 +69,7 @@ def serve(
                 path, kind = site / "index.html", "text/html"
             return 200, kind or "application/octet-stream", path.read_bytes()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, name="viewer-site")
     thread.start()
     try:
