@@ -16,6 +16,7 @@ from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.deliveries import ATTEMPT
 from dicom_node.ledger.records import DeliveryRecord, EventRecord, ResultRecord, RunRecord, StudyRecord
 from dicom_node.ledger.retractions import KIND as RETRACTION
+from dicom_node.ledger.reviews import ReviewRecord
 from dicom_node.ledger.states import ACTIVE
 from dicom_node.spool import Spool, SpoolError
 from engine.errors import ImageError
@@ -131,6 +132,8 @@ class StudyView:
     images : list of StudyImage
     shown : Shown or None
     patient : Patient
+    reviews : list of ReviewRecord
+        The finished ones, the first one first.
     """
 
     record: StudyRecord
@@ -140,6 +143,7 @@ class StudyView:
     images: list[StudyImage] = field(default_factory=list)
     shown: Shown | None = None
     patient: Patient = field(default_factory=Patient)
+    reviews: list[ReviewRecord] = field(default_factory=list)
 
     @classmethod
     def of(cls, ledger: Ledger, spool: Spool, study_instance_uid: str, asked: Asked, language: Language) -> Self:
@@ -166,10 +170,10 @@ class StudyView:
             try:
                 instance = image.load()
                 patient = Patient.of(instance.header)
-                shown = _shown(instance, images, image, frame, asked.window, findings, language)
+                shown = shown_of(instance, images, image, frame, asked.window, findings, language)
             except ImageError as error:
                 shown = _unseen(images, image, frame, error.explained)
-        return cls(record, reading, read_by, problem, images, shown, patient)
+        return cls(record, reading, read_by, problem, images, shown, patient, ledger.reviews.of(study_instance_uid))
 
     @property
     def run(self) -> RunRecord:
@@ -297,7 +301,7 @@ def _chosen(images: Sequence[StudyImage], asked: Asked, reading: StudyReading | 
     return images[0], 1
 
 
-def _shown(
+def shown_of(
     instance: Instance,
     images: Sequence[StudyImage],
     image: StudyImage,
@@ -306,6 +310,13 @@ def _shown(
     findings: Sequence[Finding],
     language: Language,
 ) -> Shown:
+    """A frame as a picture is drawn of it.
+
+    Raises
+    ------
+    ImageError
+        If it is no image.
+    """
     check_image(instance)
     header = instance.header
     return Shown(
