@@ -81,7 +81,7 @@ class Node:
         return self._stopped.wait(seconds)
 
     def child_pid(self, name: str) -> int | None:
-        """Process id of a running child: ``broker``, ``dicomweb``, ``reading`` or ``delivery``."""
+        """Process id of a running child: ``broker``, ``console``, ``dicomweb``, ``reading`` or ``delivery``."""
         return self._children.pid(name)
 
     def _start(self, stack: ExitStack) -> None:
@@ -113,6 +113,12 @@ class Node:
 
             server, port = server_child(settings, _environment(settings))
             stack.callback(port.close)
+        console = None
+        if self._front and settings.console.enabled:
+            from dicom_node.console.child import console_child
+
+            console, port = console_child(settings, _environment(settings))
+            stack.callback(port.close)
         stack.callback(self._children.stop, DRAIN_SECONDS + 5)
         if self._front and is_embedded(settings):
             self._children.add(Child("broker", tethered(server_command(settings)), ends_last=True))
@@ -136,8 +142,8 @@ class Node:
             retention = Retention(settings, spool, ledger)
             retention.start()
             stack.callback(retention.stop)
-            if server is not None:
-                self._children.add(server)
+            for child in filter(None, (server, console)):
+                self._children.add(child)
             commitments = Commitments(settings, spool, ledger)
             services: list[Service] = [commitments]
             performers: list[Performer] = []

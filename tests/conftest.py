@@ -1,4 +1,7 @@
-"""How hypothesis draws: the same examples each time in ``make test``, new ones and more of them in ``make explore``."""
+"""How hypothesis draws: the same examples each time in ``make test``, new ones and more of them in ``make explore``.
+
+And nodes of tests run no console unless theirs asks for it: its port is one for the whole machine.
+"""
 
 from __future__ import annotations
 
@@ -9,3 +12,4 @@ from hypothesis import settings
 settings.register_profile("test", derandomize=True)
 settings.register_profile("explore", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+os.environ.setdefault("MEDREGA_PACS__CONSOLE__ENABLED", "false")

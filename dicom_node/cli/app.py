@@ -16,6 +16,7 @@ from dicom_node.cli import (
     audit,
     commission,
     config,
+    console,
     demo,
     destinations,
     doctor,
@@ -50,6 +51,7 @@ for module in (node, reading, network, pull, worklist, studies, queue, purge, do
     module.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
+app.add_typer(console.app, name="console")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(engine.app, name="engine")
 app.add_typer(ledger.app, name="ledger")

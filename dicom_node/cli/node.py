@@ -38,6 +38,8 @@ def up(config: ConfigOption = None) -> None:
         console().print(f"Listening as {listener.aet}@{listener.host}:{listener.port}, data in {settings.data.path}")
         if settings.dicomweb.enabled:
             console().print(f"DICOMweb at {settings.dicomweb.url}")
+        if settings.console.enabled:
+            console().print(f"Console at {settings.console.address} (`medrega-pacs console user add` lets people in)")
         for destination in settings.destinations:
             console().print(f"Results go to {destination.name}, {destination}")
         if not settings.destinations:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from dicom_node.audit import Action, AuditEvent, Outcome, Trail
 from dicom_node.console import accounts, guard, page
 from dicom_node.console.translation import COOKIE, LANGUAGES
 
@@ -39,13 +40,13 @@ async def sign_in(request: Request) -> Response:
             accounts.sign_in, state.ledger, name, password, address, limiter=_GUESSES
         )
     except accounts.TooManyError:
-        log.warning("signing in refused, it failed too often", address=address)
+        await _audit(request, Action.SIGN_IN_FAILED, name, "it failed too often")
         period = int(accounts.PERIOD.total_seconds())
         return _form(request, "Signing in failed too often. Try again in a quarter of an hour.", 429, period)
     if not known:
-        log.warning("signing in failed", address=address)
+        await _audit(request, Action.SIGN_IN_FAILED, name)
         return _form(request, "The name or the password is wrong.", 401)
-    log.info("signed in", account=name, address=address)
+    await _audit(request, Action.SIGNED_IN, name)
     response = RedirectResponse(_place(str(fields.get("next", ""))), 303)
     await anyio.to_thread.run_sync(state.sessions.begin, request, response, name)
     return response
@@ -54,7 +55,11 @@ async def sign_in(request: Request) -> Response:
 @guard.unguarded
 async def sign_out(request: Request) -> Response:
     """Sign out."""
-    await anyio.to_thread.run_sync(request.app.state.sessions.end, request)
+    sessions = request.app.state.sessions
+    account = await anyio.to_thread.run_sync(sessions.who, request)
+    await anyio.to_thread.run_sync(sessions.end, request)
+    if account is not None:
+        await _audit(request, Action.SIGNED_OUT, account.name)
     return RedirectResponse("/sign-in", 303)
 
 
@@ -79,6 +84,16 @@ ROUTES: Final = [
 def address_of(request: Request) -> str:
     """The address that asks."""
     return request.client.host if request.client is not None else ""
+
+
+async def _audit(request: Request, action: Action, name: str, detail: str = "") -> None:
+    """Enter it in the trail; what somebody types who does not get in may be anything, also a password."""
+    failed = action is Action.SIGN_IN_FAILED
+    known = not failed or await anyio.to_thread.run_sync(request.app.state.ledger.accounts.password, name) is not None
+    outcome = Outcome.MINOR_FAILURE if failed else Outcome.SUCCESS
+    event = AuditEvent(action, name if known else "unknown", address_of(request), None, outcome, detail)
+    await anyio.to_thread.run_sync(Trail.of(request.app.state.settings).write, event)
+    log.info(action.value, account=event.actor, address=event.address)
 
 
 def _form(request: Request, message: str = "", status: int = 200, retry_after: int = 0) -> Response:

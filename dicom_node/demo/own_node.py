@@ -17,6 +17,7 @@ from dicom_node.dimse import scu
 from dicom_node.settings import (
     ENVIRONMENT_PREFIX,
     CompletionSettings,
+    ConsoleSettings,
     DataSettings,
     Destination,
     EngineSettings,
@@ -41,6 +42,7 @@ def own_settings(out: Path, pacs: scu.Peer, engine: EngineSettings) -> Settings:
     return Settings.model_construct(
         data=DataSettings(path=(out / "node").absolute(), minimum_free_mib=0),
         listener=ListenerSettings(port=port),
+        console=ConsoleSettings(enabled=False),
         completion=CompletionSettings(quiet_seconds=QUIET_SECONDS),
         engine=engine,
         destinations=(Destination(name="pacs", aet=pacs.aet, host=pacs.host, port=pacs.port),),

@@ -24,6 +24,7 @@ from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.keeping import Keeping
 from dicom_node.ledger.leases import Leases
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Expectation, Instance, Result, Run, Study
+from dicom_node.ledger.overview import Overview
 from dicom_node.ledger.part import Clock, Monotonic, Part, unknown_study
 from dicom_node.ledger.records import (
     DeliveryRecord,
@@ -86,6 +87,7 @@ class Ledger(Part):
     throughput : Throughput
     workitems : Workitems
     accounts : Accounts
+    overview : Overview
     audits : Audits
     standing : Standing
     tallies : Tallies
@@ -119,6 +121,7 @@ class Ledger(Part):
         self.throughput = Throughput(self._database, clock)
         self.workitems = Workitems(self._database, clock)
         self.accounts = Accounts(self._database, clock)
+        self.overview = Overview(self._database, clock)
         self.audits = Audits(self._database, clock)
         self.standing = Standing(self._database, clock)
         self.tallies = Tallies(self._database, clock)

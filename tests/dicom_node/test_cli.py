@@ -60,7 +60,7 @@ def test_every_command_of_the_plan_is_there() -> None:
         "up", "listen", "worker", "read", "send", "echo", "pull", "worklist", "studies", "study",
         "retry", "cancel", "reread", "retract",
         "hold", "release", "push", "pause", "resume", "purge",
-        "phantom", "demo", "doctor", "commission", "config show", "config check", "config passcode", "version",
+        "phantom", "demo", "doctor", "commission", "console user", "config show", "config check", "config passcode", "version",
         "engine ask", "engine info", "engine check", "engine compile",
         "engine export", "engine evaluate", "engine bench",
         "audit verify",
