@@ -41,6 +41,6 @@ def test_the_viewer_opens_on_the_result_with_its_boxes(address: str, browser: Br
     assert address.startswith("http://127.0.0.1:"), address
     with OhifPage.open(browser, address) as ohif:
         ohif.wait_for_image()
-        # A report that is looked at, not yet taken over: its shapes are dashed lines with the finding's site beside them.
+        # Of a report that is not yet taken over the shapes are dashed lines, with the site of the finding beside them.
         ohif.page.wait_for_function("() => document.querySelector('svg.svg-layer')?.textContent.includes('Phantom')")
         assert not ohif.errors
