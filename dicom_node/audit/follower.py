@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from dicom_node.audit.event import Action, AuditEvent, Outcome
 from dicom_node.audit.trail import Trail
 from dicom_node.ledger import Ledger
-from dicom_node.ledger.audits import Received, Sent
+from dicom_node.ledger.audits import Purged, Received, Sent
 from dicom_node.settings import Settings
 
 
 class Follower:
-    """Tells the trail of images received and results sent, as events of a study rather than of an image.
+    """Tells the trail of images received, results sent and what was purged: a record a study, not an image.
 
     Parameters
     ----------
@@ -39,10 +39,14 @@ class Follower:
         if ids:
             self._ledger.audits.told(ids)
 
-    def _event(self, item: Received | Sent) -> AuditEvent:
+    def _event(self, item: Received | Sent | Purged) -> AuditEvent:
         if isinstance(item, Received):
             return AuditEvent(
                 Action.IMAGES_RECEIVED, item.calling_aet, study_uid=item.study_instance_uid, instances=item.instances
+            )
+        if isinstance(item, Purged):
+            return AuditEvent(
+                Action.STUDY_PURGED, self._trail.source.identifier, study_uid=item.study_instance_uid, detail=item.words
             )
         peer = self._destinations.get(item.destination)  # None once it was taken out of the settings
         return AuditEvent(

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dicom_node.audit import Trail
 from dicom_node.dicomweb.guard import Guard, answer_early
 from dicom_node.dicomweb.multipart import (
     PART_10,
@@ -92,7 +93,7 @@ def make_application(settings: Settings, storage: Storage, transfers: Transfers)
     handlers: dict[Any, Any] = {NodeError: _failed, HTTPException: _refused}
     application = Starlette(routes=routes, exception_handlers=handlers)
     application.router.redirect_slashes = False
-    return Guard(application, Users(settings.dicomweb_users), settings.dicomweb.timeout_seconds)
+    return Guard(application, Users(settings.dicomweb_users), settings.dicomweb.timeout_seconds, Trail.of(settings))
 
 
 class _Service:

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dicom_node.audit import Action, AuditEvent, Outcome, Trail
 from dicom_node.dicomweb.store import BodyError
 from dicom_node.dicomweb.users import ANYONE, Users
 from dicom_node.intake.identity import is_uid
@@ -33,7 +34,8 @@ class Guard:
     Nothing is raised to the server, which closes a connection whose answer was not finished.
     """
 
-    def __init__(self, application: ASGIApp, users: Users, timeout_seconds: float) -> None:
+    def __init__(self, application: ASGIApp, users: Users, timeout_seconds: float, trail: Trail) -> None:
+        self._trail = trail
         self._application = application
         self._users = users
         self._timeout = timeout_seconds
@@ -77,6 +79,11 @@ class Guard:
                 for challenge in self._users.challenges:
                     answer.headers.append("WWW-Authenticate", challenge)
                 await answer_early(answer, scope, receive_in_time, send_in_time)
+                if "authorization" in headers:  # many clients ask without first, to hear what is wanted
+                    # Whoever it was: the name that they gave may be a password.
+                    who, address = "unknown", (scope.get("client") or (None,))[0]
+                    denied = AuditEvent(Action.ACCESS_DENIED, who, address, None, Outcome.MINOR_FAILURE, "DICOMweb")
+                    await anyio.to_thread.run_sync(self._trail.write, denied)
             elif "transfer-encoding" in headers and "content-length" in headers:
                 # Whoever stands between may have seen another end of it (RFC 9112 6.1).
                 answer = PlainTextResponse("a body has one length\n", 400, headers={"Connection": "close"})

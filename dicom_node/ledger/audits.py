@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.deliveries import ATTEMPT
+from dicom_node.ledger.keeping import PURGE
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Instance, Result
 from dicom_node.ledger.part import Part
 from dicom_node.ledger.states import State
@@ -45,12 +46,20 @@ class Sent:
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """Images or results of a study were removed; `words` say how many and why."""
+
+    study_instance_uid: str
+    words: str
+
+
 class Audits(Part):
     """What is to be audited of what the node does by itself; what people do is audited by who does it for them."""
 
-    def untold(self) -> tuple[list[int], list[Received | Sent]]:
+    def untold(self) -> tuple[list[int], list[Received | Sent | Purged]]:
         """The oldest events that the trail has not had, by id, and what it is to be told of them."""
-        told: list[Received | Sent] = []
+        told: list[Received | Sent | Purged] = []
         with self._database.read() as session:
             events = session.scalars(select(Event).where(~Event.audited).order_by(Event.id).limit(_AT_ONCE)).all()
             for event in events:
@@ -58,6 +67,8 @@ class Audits(Part):
                     told += _received(session, event)
                 elif event.kind == ATTEMPT:
                     told += _sent(session, event)
+                elif event.kind == PURGE:
+                    told.append(Purged(event.study_instance_uid, event.reason))
         return [event.id for event in events], told
 
     def told(self, ids: Sequence[int]) -> None:

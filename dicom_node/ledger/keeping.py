@@ -20,6 +20,8 @@ from dicom_node.ledger.part import Part
 from dicom_node.ledger.states import ACTIVE, State
 
 _ENDED: Final = (State.DELIVERED, State.COMMITTED, State.IGNORED, State.CANCELLED)
+PURGE: Final = "purge"
+"""Kind of the event that tells what was removed of a study, and why."""
 _BATCH: Final = 100
 """Files removed in one transaction, which holds up those who write to the ledger for as long."""
 
@@ -122,7 +124,7 @@ class Keeping(Part):
                         self._note(
                             session,
                             study_instance_uid,
-                            "purge",
+                            PURGE,
                             f"{removed} image{'s' * (removed != 1)} removed: {why}",
                         )
                     return removed
@@ -162,7 +164,7 @@ class Keeping(Part):
                 for run in runs:
                     run.reading_digest = None  # what is tried again is read anew
                 self._note(
-                    session, study_instance_uid, "purge", f"{len(rows)} result{'s' * (len(rows) != 1)} removed: {why}"
+                    session, study_instance_uid, PURGE, f"{len(rows)} result{'s' * (len(rows) != 1)} removed: {why}"
                 )
             return len(rows)
 

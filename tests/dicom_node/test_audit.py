@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -9,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -19,11 +20,15 @@ import pytest
 from certificates import Authority
 from hypothesis import given
 from hypothesis import strategies as st
+from node_bench import Clock
 
 from dicom_node.audit import Action, AuditEvent, Outcome, Trail
+from dicom_node.audit.follower import Follower
 from dicom_node.audit.message import Source, audit_message
 from dicom_node.audit.syslog import Forwarder, unsent_bytes
 from dicom_node.audit.verification import verify
+from dicom_node.ledger import Ledger
+from dicom_node.ledger.records import ReceivedInstance
 from dicom_node.settings import Settings
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
@@ -283,3 +288,19 @@ def test_a_repository_that_cannot_prove_itself_gets_nothing(
     with pytest.raises(ssl.SSLCertVerificationError):
         Forwarder(settings.model_copy(update={"audit": audit})).send()
     assert unsent_bytes(settings.data.path / "audit") > 0
+
+
+def test_what_the_node_does_by_itself_is_told_once(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    settings = settings_in(tmp_path / "data")
+    for number in range(3):
+        ledger.intake.record(ReceivedInstance(STUDY, "1.2", f"1.2.{number}", CT, CT, "CT1", f"{number}.dcm"))
+    (run,) = ledger.intake.receiving(clock() + timedelta(seconds=1))
+    assert ledger.intake.complete(run.id, run.last_image_at, "quiet")
+    for _ in range(2):
+        Follower(settings, ledger).follow()
+    trail = Trail.of(settings)
+    (line,) = lines(trail)[1]
+    message = parsed(json.loads(line)["message"])
+    assert message.findall("EventIdentification/EventTypeCode")[-1].attrib["csd-code"] == "images-received"
+    (instances,) = message.iter("SOPClass")
+    assert instances.attrib["NumberOfInstances"] == "3"

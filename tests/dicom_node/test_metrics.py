@@ -174,6 +174,13 @@ def test_promtool_takes_the_rules() -> None:
     subprocess.run(["promtool", "check", "rules", DEPLOY / "alerts.yml"], check=True, capture_output=True)
 
 
+@pytest.mark.slow  # sixteen days of figures
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Prometheus's promtool (apt install prometheus)")
+def test_rules_fire_on_what_they_are_for_and_on_nothing_else() -> None:
+    tests = Path(__file__).with_name("alerts_test.yml")
+    subprocess.run(["promtool", "test", "rules", tests], check=True, capture_output=True)
+
+
 def test_metrics_are_for_this_machine_and_not_for_whom_a_proxy_on_it_asks(console: Console) -> None:
     client = console.client()
     assert "medrega_studies" in client.get("/metrics").text
