@@ -33,6 +33,10 @@ def commission(
     case: Annotated[
         list[str] | None, typer.Option("--case", metavar="CASE", help="Only this case; may be given several times.")
     ] = None,
+    sender: Annotated[
+        str,
+        typer.Option("--as", metavar="AET", help="AE title to send as: one that the PACS takes, and routes images of."),
+    ] = "COMMISSION",
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="New folder for the report; commissioning-<date> without."),
@@ -59,7 +63,7 @@ def commission(
     settings = load_settings(config)
     with reporter() as report:
         if through is not None:
-            found = commission_through(settings, through, cases, folder, report, wait)
+            found = commission_through(settings, through, cases, folder, report, sender=sender, stall=wait)
         else:
             found = commission_simulated(settings.engine, cases, folder, report)
     as_pdf, as_json = write_report(found, folder)

@@ -12,7 +12,7 @@ from sr_writer.report_page import Section, report_pdf
 
 _TITLE = "Commissioning report: imaging AI results through the archive"
 _WARNING = "Phantom studies read by the commissioning model. Nothing here is of a patient."
-_WIDTHS = (26, 58, 30, 20, 46)
+_WIDTHS = (32, 68, 32, 16, 32)
 _SIGNATURES = ("Name:", "Position:", "Date:", "Signature:")
 _LINE = " " + "_" * 48
 
@@ -92,7 +92,8 @@ def _sections(commissioning: Commissioning, digest: str) -> list[Section]:
                 f"medrega-pacs {commissioning.version}",
                 *(f"Model: {model}" for model in _models(commissioning)),
             ),
-        )
+        ),
+        Section("Accepted by", tuple(f"{words}{_LINE}" for words in _SIGNATURES)),
     ]
     if failed:
         faults = [
@@ -101,7 +102,7 @@ def _sections(commissioning: Commissioning, digest: str) -> list[Section]:
             for check in result.checks
             for fault in check.faults
         ]
-        sections.append(Section("What is wrong", table=(("Case", "Check", "Fault"), *faults), widths=(26, 54, 100)))
+        sections.append(Section("What is wrong", table=(("Case", "Check", "Fault"), *faults), widths=(32, 54, 94)))
     rows = [
         (
             result.case.name,
@@ -124,7 +125,5 @@ def _sections(commissioning: Commissioning, digest: str) -> list[Section]:
     if shown:
         words = "The images as they were sent, with the boxes of the SR as it came back."
         sections.append(Section("Pictures", (words,), pictures=shown))
-    lines = tuple(f"{words}{_LINE}" for words in _SIGNATURES)
-    sections.append(Section("Accepted by", lines))
     sections.append(Section("Belongs to", (f"report.json, SHA-256 {digest}",), small=True))
     return sections

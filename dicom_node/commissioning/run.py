@@ -44,8 +44,11 @@ _ATTEMPTS: Final = 5
 """How often a PACS is asked for results that it took a moment ago and does not give yet."""
 _PAUSE: Final = 2.0
 
-Fetch = Callable[[Phantom, set[str]], tuple[Sequence[Dataset], Sequence[Dataset]]]
-"""A study as it is where results go: its images, and the results of these UIDs and whatever else this node made."""
+Fetch = Callable[[Phantom, set[str]], tuple[Sequence[Dataset] | None, Sequence[Dataset]]]
+"""A study as it is where results go: its images, where they are there too; the results of these UIDs, and whatever else
+this node made."""
+SENDER: Final = "COMMISSION"
+"""AE title that images are sent as: what comes from the node's own a PACS may take for results, and not route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,14 @@ class Commissioning:
 
 
 def commission_through(
-    settings: Settings, name: str, cases: Sequence[Case], out: Path, report: Report, stall: float = STALL_SECONDS
+    settings: Settings,
+    name: str,
+    cases: Sequence[Case],
+    out: Path,
+    report: Report,
+    *,
+    sender: str = SENDER,
+    stall: float = STALL_SECONDS,
 ) -> Commissioning:
     """Send the cases to the hospital's PACS, which is to route them to the running node, and check what it then has.
 
@@ -106,6 +116,8 @@ def commission_through(
     cases : sequence of Case
     out : Path
     report : callable
+    sender : str
+        AE title that images are sent as.
     stall : float
         Seconds without any change after which what has not arrived is given up.
 
@@ -119,7 +131,8 @@ def commission_through(
     destination, source = settings.destination(name), settings.source(name)
     run, created = _begin(out)
     phantoms = _draw(cases, run, created, out, report)
-    _send(phantoms, lambda files, told: _transport(destination, settings, files, told), report)
+    as_sender = settings.model_copy(update={"listener": settings.listener.model_copy(update={"aet": sender})})
+    _send(phantoms, lambda files, told: _transport(destination, as_sender, files, told), report)
     ledger = Ledger.open(settings)
     try:
         records = _wait(ledger, phantoms, report, stall, lambda: None)
@@ -155,7 +168,7 @@ def commission_simulated(engine: EngineSettings, cases: Sequence[Case], out: Pat
         listener = settings.listener
         node = scu.Peer(listener.aet, listener.host, listener.port)
         with own_node(settings, out, report) as process:
-            _send(phantoms, lambda files, told: scu.send(files, node, "COMMISSION", on_result=told), report)
+            _send(phantoms, lambda files, told: scu.send(files, node, SENDER, on_result=told), report)
             ledger = Ledger.open(settings)
             try:
                 log = out / "node.log"
@@ -164,9 +177,9 @@ def commission_simulated(engine: EngineSettings, cases: Sequence[Case], out: Pat
                 ledger.close()
         received = [pydicom.dcmread(path) for path in pacs.files]
 
-    def fetch(phantom: Phantom, _: set[str]) -> tuple[Sequence[Dataset], Sequence[Dataset]]:
+    def fetch(phantom: Phantom, _: set[str]) -> tuple[Sequence[Dataset] | None, Sequence[Dataset]]:
         own = [item for item in received if item.StudyInstanceUID == phantom.study_instance_uid]
-        return list(phantom.images), own
+        return None, own
 
     (destination,) = settings.destinations
     results = _examine(phantoms, records, Spool.of(settings), destination, fetch, report, listener.aet)
@@ -247,7 +260,7 @@ def _wait(
 def _from_archive(source: Source, destination: Destination, settings: Settings, out: Path) -> Fetch:
     classes = sop_classes(output_profiles([destination])[destination.name])
 
-    def fetch(phantom: Phantom, made: set[str]) -> tuple[Sequence[Dataset], Sequence[Dataset]]:
+    def fetch(phantom: Phantom, made: set[str]) -> tuple[Sequence[Dataset] | None, Sequence[Dataset]]:
         uid = phantom.study_instance_uid
         for attempt in range(_ATTEMPTS):
             time.sleep(_PAUSE if attempt else 0)
@@ -312,12 +325,12 @@ def _examined(
     }
     images, results = fetch(phantom, made)
     languages = output_profiles([destination])[destination.name].languages
-    checks = (
-        Check("images unchanged in the archive", tuple(images_unchanged(phantom, images, "is in the archive"))),
-        *check_case(phantom, at_node, reading, results, made, languages),
-    )
+    checks = check_case(phantom, at_node, reading, results, made, languages)
+    if images is not None:
+        kept = Check("images unchanged in the archive", tuple(images_unchanged(phantom, images, "is in the archive")))
+        checks.insert(0, kept)
     seconds = (run.changed_at - record.created_at).total_seconds()
-    return CaseResult(phantom.case, uid, checks, reading, seconds, _picture(phantom, reading, results))
+    return CaseResult(phantom.case, uid, tuple(checks), reading, seconds, _picture(phantom, reading, results))
 
 
 def _picture(phantom: Phantom, reading: StudyReading, results: Sequence[Dataset]) -> Image.Image | None:
