@@ -21,7 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from engine.errors import WriteError
-from engine.findings import Finding, Laterality
+from engine.findings import Finding, Language, Laterality
 from sr_writer.identity import PRIVATE_SCHEME
 from sr_writer.text import clean_line
 
@@ -128,6 +128,20 @@ def table() -> dict[tuple[Vocabulary, str], Concept]:
                 raise WriteError(f"the code table has two rows for one name in the {vocabulary} vocabulary")
             concepts[vocabulary, name] = concept
     return concepts
+
+
+@cache
+def names_of(vocabulary: Vocabulary) -> dict[str, dict[Language, str]]:
+    """Every concept of a vocabulary and its names by language, for a person to choose from."""
+    text = files("sr_writer").joinpath("codes.csv").read_text(encoding="utf-8")
+    return {
+        row["concept"]: {
+            "en": row["concept"][:1].upper() + row["concept"][1:],
+            "zh": row["aliases_zh"].partition("|")[0] or row["concept"],
+        }
+        for row in csv.DictReader(StringIO(text))
+        if row["vocabulary"] == vocabulary
+    }
 
 
 def concept_of(finding: Finding, vocabulary: Vocabulary) -> Concept:

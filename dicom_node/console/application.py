@@ -16,7 +16,19 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicom_node.console import destinations, engine, health, metrics, page, routes, settings, sign_in, study, worklist
+from dicom_node.console import (
+    destinations,
+    engine,
+    health,
+    metrics,
+    page,
+    review,
+    routes,
+    settings,
+    sign_in,
+    study,
+    worklist,
+)
 from dicom_node.console.sessions import Sessions
 from dicom_node.ledger import Ledger
 from dicom_node.settings import Settings
@@ -47,6 +59,7 @@ ROUTES: Final[list[Route]] = [
     *sign_in.ROUTES,
     *worklist.ROUTES,
     *study.ROUTES,
+    *review.ROUTES,
     *routes.ROUTES,
     *destinations.ROUTES,
     *engine.ROUTES,

@@ -148,6 +148,8 @@ async def _page(request: Request, message: str = "", status: int = 200) -> Respo
         outcomes=_OUTCOMES,
         presets=PRESETS.get(view.shown.modality, ()) if view.shown is not None else (),
         changes=changes,
+        may_review=guard.allows(request, Role.REVIEWER) and view.can_review,
+        reviews=await anyio.to_thread.run_sync(state.ledger.reviews.of, uid),
         plans=_operations(request).plans() if changes and view.can_reread else [],
         shown_digest=request.query_params.get("shown", view.digest),
     )

@@ -20,7 +20,7 @@ from dicom_node.ledger.reviews import ReviewRecord
 from dicom_node.ledger.states import ACTIVE
 from dicom_node.spool import Spool, SpoolError
 from engine.errors import ImageError
-from engine.findings import Finding, Language, StudyReading
+from engine.findings import Finding, Language, RunState, StudyReading
 from engine.imaging import Window, aspect_of, check_image, window_of
 from engine.study import Instance
 
@@ -216,6 +216,12 @@ class StudyView:
             elif item.state is DeliveryState.DELIVERED:
                 sent[item.destination] = True
         return any(sent.values()) and self.run.state in ENDED
+
+    @property
+    def can_review(self) -> bool:
+        """Whether its reading can be reviewed now."""
+        said = self.reading is not None and self.reading.state in (RunState.FINDINGS, RunState.NO_FINDINGS)
+        return said and self.run.state in ENDED
 
     @property
     def is_live(self) -> bool:
