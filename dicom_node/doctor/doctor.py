@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Final
 
 from dicom_node.doctor.engine import engine_checks
 from dicom_node.doctor.examination import examine
@@ -16,6 +17,9 @@ from dicom_node.doctor.sending import send_checks
 from dicom_node.doctor.services import service_checks
 from dicom_node.settings import Settings
 from engine.errors import SettingsError
+
+_OF_PEERS: Final = {"destination", "source", "worklist", "commitment-peer", "test-send"}
+"""Kinds that a set-up may have none of."""
 
 
 def all_checks(settings: Settings, *, send: bool = False) -> list[Check]:
@@ -39,7 +43,7 @@ def chosen(checks: list[Check], only: Collection[str] = (), skip: Collection[str
     SettingsError
         If there is none of that kind or name.
     """
-    known = {check.kind for check in checks} | {check.name for check in checks}
+    known = {check.kind for check in checks} | {check.name for check in checks} | _OF_PEERS
     for name in (*only, *skip):
         if name not in known:
             raise SettingsError(f"doctor has no check {name!r}", advice=f"there are {', '.join(sorted(known))}")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from urllib.parse import urlsplit
 
+import httpx
+
 from dicom_node.dimse import scu
 from dicom_node.dimse.association import Peer, PeerError, Timeouts
 from dicom_node.dimse.tls import client_context
@@ -21,8 +23,12 @@ _EVERY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound 
 
 
 def port_checks(settings: Settings) -> list[Check]:
-    """A check of the node's ports."""
-    return [Check("listener", lambda: _listener(settings)), Check("outside", lambda: _outside(settings))]
+    """Checks of the node's ports."""
+    return [
+        Check("listener", lambda: _listener(settings)),
+        Check("console", lambda: _console(settings)),
+        Check("outside", lambda: _outside(settings)),
+    ]
 
 
 def _listener(settings: Settings) -> Iterator[Finding]:
@@ -30,9 +36,8 @@ def _listener(settings: Settings) -> Iterator[Finding]:
     listener = settings.listener
     if pid is None:
         yield _free("listener", listener.host, listener.port)
-        for name, server in (("dicomweb", settings.dicomweb), ("console", settings.console)):
-            if server.enabled:
-                yield _free(name, server.host, server.port)
+        if settings.dicomweb.enabled:
+            yield _free("dicomweb", settings.dicomweb.host, settings.dicomweb.port)
         return
     yield ok(f"the node runs, process {pid}")
     try:
@@ -47,6 +52,28 @@ def _listener(settings: Settings) -> Iterator[Finding]:
         yield ok(f"{listener.aet}@{listener.host}:{listener.port} answers, and lets only those in whom it is told to")
     else:
         yield ok(f"{listener.aet}@{listener.host}:{listener.port} answers C-ECHO in {seconds * 1000:.0f} ms")
+
+
+def _console(settings: Settings) -> Iterator[Finding]:
+    console = settings.console
+    if not console.enabled:
+        yield ok("there is none (console.enabled = false)")
+        return
+    if front_pid(settings) is None:
+        yield _free("console", console.host, console.port)
+        return
+    url = f"{'http' if console.tls is None else 'https'}://{_reachable(console.host)}:{console.port}/healthz/ready"
+    try:
+        # Whose certificate it is does not matter here: nothing is told, and the check of certificates looks at it.
+        status = httpx.get(url, verify=False, timeout=SECONDS, trust_env=False).status_code  # noqa: S501
+    except httpx.HTTPError as error:
+        yield fail(f"{console.address} does not answer ({type(error).__name__})", "see the node's own log")
+        return
+    if status == httpx.codes.OK:
+        yield ok(f"{console.address} answers, and says that the node is ready")
+    else:
+        words = f"{console.address} says that the node is not ready (HTTP status {status})"
+        yield fail(words, "see what is said of the database, the broker and the space")
 
 
 def _free(what: str, host: str, port: int) -> Finding:

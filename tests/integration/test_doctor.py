@@ -93,6 +93,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     password.chmod(0o600)
     authority = Authority(folder / "authority")
     with ExitStack() as stack:
+        # This node asks for its console, at a port of its own.
+        stack.enter_context(pytest.MonkeyPatch.context()).delenv("MEDREGA_PACS__CONSOLE__ENABLED", raising=False)
         server = [
             "/usr/bin/redis-server",
             "--port",
@@ -147,7 +149,8 @@ def test_a_healthy_site_is_all_ok_with_its_node_stopped_and_running(site: Site) 
     environment = {**os.environ, **settings.to_environment()}
     command = [sys.executable, "-m", "dicom_node.cli"]
     with running([*command, "up"], site.folder / "node.log", env=environment, cwd=site.folder) as node:
-        wait_until(lambda: listens(settings.listener.port), "the node to listen", node)
+        for port in (settings.listener.port, settings.console.port):
+            wait_until(lambda port=port: listens(port), "the node to listen", node)
         told = subprocess.run([*command, "doctor", "--json", "--send"], env=environment, cwd=site.folder,
                               check=False, capture_output=True, text=True)  # fmt: skip
         assert told.returncode == 0, told.stdout + told.stderr
@@ -158,6 +161,7 @@ def test_a_healthy_site_is_all_ok_with_its_node_stopped_and_running(site: Site) 
         for words in (
             "broker: redis://127.0.0.1", "database: PostgreSQL", "C-ECHO is answered", "storage commitment",
             "takes all 5 kinds of object", "C-MOVE is answered", "reads a phantom right", "answers C-ECHO",
+            "says that the node is ready",
             "the same as of the database, the broker",
             "test object of PHANTOM, TEST OF MEDREGA is stored", "to commit", "source orthanc sends it back",
         ):  # fmt: skip
@@ -272,8 +276,9 @@ def test_a_clock_apart_from_an_archives_is_named(site: Site) -> None:
 
 def test_a_port_that_another_program_has_is_named(site: Site) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
-        settings = site.settings(listener={"port": other.getsockname()[1]})
-        assert "another program listens there" in the_one(settings, "listener").words
+        for table in ("listener", "console"):
+            settings = site.settings(**{table: {"port": other.getsockname()[1]}})
+            assert "another program listens there" in the_one(settings, table).words
 
 
 def test_a_listener_that_its_peers_cannot_reach_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
