@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from dicom_node.intake.identity import read_elements
+from dicom_node.spool import Spool, content_of, data_set_offset
+from engine.errors import NodeError
+from engine.study import READ_ERRORS
 
 _DATE: Final = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")
 
@@ -30,6 +36,12 @@ class Patient:
     accession_number: str = ""
     description: str = ""
 
+    @property
+    def words(self) -> str:
+        """What a person looks for it by, in lower case."""
+        parts = *self.names, self.patient_id, self.accession_number, self.description, self.study_date
+        return "\n".join(parts).lower()
+
     @classmethod
     def of(cls, header: Dataset) -> Self:
         """As a header says."""
@@ -43,6 +55,30 @@ class Patient:
             accession_number=_words(header.get("AccessionNumber")),
             description=_words(header.get("StudyDescription")),
         )
+
+
+_KEYWORDS: Final = (
+    "SpecificCharacterSet",
+    "StudyDate",
+    "AccessionNumber",
+    "StudyDescription",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+)
+
+
+def patient_of(spool: Spool, place: tuple[str, str] | None) -> Patient:
+    """What an object of the spool says, given by path and transfer syntax; nothing where it is gone or broken."""
+    if place is None:
+        return Patient()
+    path = spool.path(place[0])
+    try:
+        with content_of(path, data_set_offset(path)) as content:
+            return Patient.of(read_elements(content, UID(place[1]), _KEYWORDS))
+    except (*READ_ERRORS, NodeError):
+        return Patient()
 
 
 def _words(value: object) -> str:

@@ -101,13 +101,11 @@ class Overview(Part):
             found = session.execute(query.limit(limit).offset(offset)).all()
             uids = [run.study_instance_uid for run, _ in found]
             here = Instance.study_instance_uid.in_(uids), Instance.run_id.is_not(None)
-            counts = dict(
-                session.execute(
-                    select(Instance.study_instance_uid, func.count()).where(*here).group_by(Instance.study_instance_uid)
-                )
-                .tuples()
-                .all()
-            )
+            by_study = Instance.study_instance_uid
+            counts = {
+                row[0]: row[1]
+                for row in session.execute(select(by_study, func.count()).where(*here).group_by(by_study))
+            }
             firsts = session.scalars(
                 select(func.min(Instance.id))
                 .where(*here, Instance.purged_at.is_(None))
