@@ -16,7 +16,6 @@ from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.deliveries import ATTEMPT
 from dicom_node.ledger.records import DeliveryRecord, EventRecord, ResultRecord, RunRecord, StudyRecord
 from dicom_node.ledger.retractions import KIND as RETRACTION
-from dicom_node.ledger.reviews import ReviewRecord
 from dicom_node.ledger.states import ACTIVE
 from dicom_node.spool import Spool, SpoolError
 from engine.errors import ImageError
@@ -132,8 +131,6 @@ class StudyView:
     images : list of StudyImage
     shown : Shown or None
     patient : Patient
-    reviews : list of ReviewRecord
-        The finished ones, the first one first.
     """
 
     record: StudyRecord
@@ -143,7 +140,6 @@ class StudyView:
     images: list[StudyImage] = field(default_factory=list)
     shown: Shown | None = None
     patient: Patient = field(default_factory=Patient)
-    reviews: list[ReviewRecord] = field(default_factory=list)
 
     @classmethod
     def of(cls, ledger: Ledger, spool: Spool, study_instance_uid: str, asked: Asked, language: Language) -> Self:
@@ -173,7 +169,7 @@ class StudyView:
                 shown = shown_of(instance, images, image, frame, asked.window, findings, language)
             except ImageError as error:
                 shown = _unseen(images, image, frame, error.explained)
-        return cls(record, reading, read_by, problem, images, shown, patient, ledger.reviews.of(study_instance_uid))
+        return cls(record, reading, read_by, problem, images, shown, patient)
 
     @property
     def run(self) -> RunRecord:
