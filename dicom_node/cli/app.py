@@ -29,6 +29,7 @@ from dicom_node.cli import (
     purge,
     queue,
     reading,
+    reviews,
     route,
     studies,
     worklist,
@@ -56,6 +57,7 @@ app.add_typer(destinations.app, name="destinations")
 app.add_typer(engine.app, name="engine")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(plan.app, name="plan")
+app.add_typer(reviews.app, name="reviews")
 app.add_typer(route.app, name="route")
 
 

@@ -64,6 +64,7 @@ def test_every_command_of_the_plan_is_there() -> None:
         "engine ask", "engine info", "engine check", "engine compile",
         "engine export", "engine evaluate", "engine bench",
         "audit verify",
+        "reviews export",
         "ledger version", "ledger upgrade", "ledger downgrade", "ledger backup", "ledger restore",
         "destinations pause", "destinations resume", "destinations probe",
         "plan list", "plan show", "plan check", "plan which",

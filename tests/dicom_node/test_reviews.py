@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +14,9 @@ from node_bench import Clock, Pacs, node_settings
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from study_bench import StudyBench, corners, finding, reading_of
+from typer.testing import CliRunner
 
+from dicom_node.cli.app import app
 from dicom_node.delivery.deliverer import Deliverer
 from dicom_node.ledger import Ledger, State
 from dicom_node.reading.results import addressed, store_results
@@ -181,3 +184,21 @@ def test_what_was_withdrawn_or_says_nothing_is_not_reviewed(bench: Bench) -> Non
     bench.deliver()
     with pytest.raises(NodeError, match="have been withdrawn"):
         bench.begin()
+
+
+def test_verdicts_are_exported_a_line_each_without_the_reviewers_words(bench: Bench, tmp_path: Path) -> None:
+    bench.write()
+    bench.deliver()
+    known = bench.reading.findings[1]
+    boxes = [region.box for region in known.regions]
+    words = changed(known, concept=known.concept, names=known.names, text={"en": "As Mr Smith said."}, boxes=boxes)
+    bench.finish(REJECT, Verdict(Said.MODIFY, changed=words))
+    config = tmp_path / "medrega-pacs.toml"
+    ledger = f'[ledger]\nurl = "sqlite:///{tmp_path / "ledger.sqlite3"}"\n'
+    config.write_text(f'[data]\npath = "{bench.settings.data.path}"\n{ledger}', encoding="utf-8")
+    ran = CliRunner().invoke(app, ["reviews", "export", "--jsonl", "--config", str(config)])
+    assert ran.exit_code == 0, ran.output
+    first, second = (json.loads(line) for line in ran.stdout.splitlines())
+    assert (first["decision"], first["reason"], first["account"]) == ("reject", "not there", "li")
+    assert (second["decision"], second["text_changed"], second["superseded"]) == ("modify", True, False)
+    assert "Smith" not in ran.stdout
