@@ -34,7 +34,7 @@ UIDS = st.from_regex(r"(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){1,6}", fullmat
 
 @pytest.fixture
 def scp(tmp_path: Path) -> Iterator[Scp]:
-    scp = Scp(tmp_path)
+    scp = Scp(tmp_path, fast=True)
     yield scp
     scp.close()
 
@@ -108,7 +108,7 @@ def test_half_an_object_leaves_nothing_behind(scp: Scp, pieces: int) -> None:
 
 
 def test_a_peer_that_stalls_within_a_pdu_is_let_go(tmp_path: Path) -> None:
-    scp = Scp(tmp_path, network_timeout_seconds=0.5)
+    scp = Scp(tmp_path, fast=True, network_timeout_seconds=0.5)
     try:
         with wire.Wire(scp.port) as connection:
             connection.associate()
@@ -137,7 +137,7 @@ def test_a_peer_that_stalls_within_a_pdu_is_let_go(tmp_path: Path) -> None:
 
 
 def test_a_silent_peer_is_aborted_by_the_library(tmp_path: Path) -> None:
-    scp = Scp(tmp_path, network_timeout_seconds=0.5)
+    scp = Scp(tmp_path, fast=True, network_timeout_seconds=0.5)
     try:
         with wire.Wire(scp.port) as connection:
             connection.associate()
@@ -149,7 +149,7 @@ def test_a_silent_peer_is_aborted_by_the_library(tmp_path: Path) -> None:
 
 
 def test_stopping_ends_an_association_in_the_middle_of_an_object(tmp_path: Path) -> None:
-    scp = Scp(tmp_path)
+    scp = Scp(tmp_path, fast=True)
     with wire.Wire(scp.port) as connection:
         connection.associate()
         connection.send(*wire.store("2.999.1", wire.ct_image(STUDY, "2.999.1", 300_000))[:2])
@@ -202,7 +202,7 @@ def test_another_version_of_the_library_is_not_trusted(tmp_path: Path, monkeypat
     assert data_path.why_not() == ""
     monkeypatch.setattr(pynetdicom, "__version__", "3.9.9")
     assert "3.9.9" in data_path.why_not()
-    scp = Scp(tmp_path)
+    scp = Scp(tmp_path, fast=True)
     try:
         with wire.Wire(scp.port) as connection:
             connection.associate()
