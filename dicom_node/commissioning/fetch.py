@@ -5,7 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, cast
 
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    BasicTextSRStorage,
+    ColorSoftcopyPresentationStateStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet  # type: ignore[attr-defined]
@@ -22,12 +36,22 @@ from dicom_node.sources.archive import server_of, web_client
 
 _MESSAGE: Final = 1
 _SYNTAXES: Final = tuple(dict.fromkeys([*(case.syntax for case in CASES), ImplicitVRLittleEndian]))
+_RESULTS: Final = (
+    ComprehensiveSRStorage,
+    Comprehensive3DSRStorage,
+    EnhancedSRStorage,
+    BasicTextSRStorage,
+    SegmentationStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ColorSoftcopyPresentationStateStorage,
+    SecondaryCaptureImageStorage,
+    EncapsulatedPDFStorage,
+    KeyObjectSelectionDocumentStorage,
+)
 _ADVICE: Final = "let the archive give by C-GET, or name it as a DICOMweb source: C-MOVE would end at the node itself"
 
 
-def fetch_study(
-    source: Source, calling_aet: str, study_instance_uid: str, results: list[str], folder: Path
-) -> list[Path]:
+def fetch_study(source: Source, calling_aet: str, study_instance_uid: str, folder: Path) -> list[Path]:
     """Fetch all of a study, by C-GET or WADO-RS.
 
     Parameters
@@ -36,8 +60,6 @@ def fetch_study(
         Whose way of retrieving does not count: by C-MOVE objects would come to the node, not here.
     calling_aet : str
     study_instance_uid : str
-    results : list of str
-        SOP classes that results may have.
     folder : Path
 
     Raises
@@ -87,8 +109,8 @@ def fetch_study(
     model = StudyRootQueryRetrieveInformationModelGet
     images = dict.fromkeys(str(case.sop_class) for case in CASES)
     contexts = [build_context(uid, syntax) for uid in images for syntax in _SYNTAXES]
-    contexts += [build_context(uid, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]) for uid in results]
-    roles = [build_role(uid, scp_role=True) for uid in dict.fromkeys([*images, *results])]
+    contexts += [build_context(uid, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]) for uid in _RESULTS]
+    roles = [build_role(uid, scp_role=True) for uid in dict.fromkeys([*images, *map(str, _RESULTS)])]
     server = server_of(source, calling_aet)
     with server.associate([build_context(model), *contexts], roles=roles, handlers=[(evt.EVT_C_STORE, store)]) as link:
         if not any(context.abstract_syntax == model for context in link.accepted_contexts):

@@ -24,7 +24,6 @@ from dicom_node.demo.own_node import Report, check_alive, own_node, own_settings
 from dicom_node.demo.readback import regions_of_sr
 from dicom_node.dimse import scu
 from dicom_node.dimse.receiver import Receiver
-from dicom_node.doctor.peers import sop_classes
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import StudyRecord
 from dicom_node.reading.picture import Mark, draw_overlay
@@ -139,7 +138,7 @@ def commission_through(
     finally:
         ledger.close()
     listener = settings.listener
-    fetch = _from_archive(source, destination, settings, out)
+    fetch = _from_archive(source, settings, out)
     results = _examine(phantoms, records, Spool.of(settings), destination, fetch, report, f"{listener.aet}")
     through = f"{name} ({destination}), node {listener.aet}:{listener.port}"
     return Commissioning(run, through, created, version("medrega-pacs"), tuple(results))
@@ -257,15 +256,13 @@ def _wait(
         time.sleep(0.5)
 
 
-def _from_archive(source: Source, destination: Destination, settings: Settings, out: Path) -> Fetch:
-    classes = sop_classes(output_profiles([destination])[destination.name])
-
+def _from_archive(source: Source, settings: Settings, out: Path) -> Fetch:
     def fetch(phantom: Phantom, made: set[str]) -> tuple[Sequence[Dataset] | None, Sequence[Dataset]]:
         uid = phantom.study_instance_uid
         for attempt in range(_ATTEMPTS):
             time.sleep(_PAUSE if attempt else 0)
             folder = out / "received" / phantom.case.name
-            paths = fetch_study(source, settings.listener.aet, uid, classes, folder)
+            paths = fetch_study(source, settings.listener.aet, uid, folder)
             came = [pydicom.dcmread(path) for path in paths]
             if made <= {str(item.SOPInstanceUID) for item in came}:
                 break

@@ -108,7 +108,7 @@ def test_every_case_passes_through_a_real_archive(
 ) -> None:
     config, out = site(route_script()), tmp_path / "report"
     status = commission(monkeypatch, out, "--through", "orthanc", "--config", str(config))
-    assert (status, sum(map(bool, faults(out).values()))) == (0, 0), faults(out)
+    assert (status, {name: found for name, found in faults(out).items() if found}) == (0, {})
 
 
 @pytest.mark.slow
