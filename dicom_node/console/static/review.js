@@ -18,8 +18,10 @@ function draw(rect) {
   const shown = grid.getScreenCTM();
   Object.entries({ x: left, y: top, width: right - left, height: bottom - top }).forEach(([name, value]) => rect.setAttribute(name, value));
   rect.parentNode.querySelectorAll("path").forEach((outline) => (outline.style.display = moved(keyOf(rect)) ? "none" : ""));
+  follow(rect, left, top);
   if (!shown?.a) return; // closed, so without a size
-  const [width, height] = [12 / shown.a, 12 / shown.d];
+  // Of a small box they leave a middle that it can be dragged by.
+  const [width, height] = [Math.min(12 / shown.a, (right - left) / 3), Math.min(12 / shown.d, (bottom - top) / 3)];
   for (const corner of corners(rect)) {
     const place = Number(corner.dataset.corner);
     corner.setAttribute("x", (place % 2 ? right : left) - width / 2);
@@ -27,6 +29,16 @@ function draw(rect) {
     corner.setAttribute("width", width);
     corner.setAttribute("height", height);
   }
+}
+
+// The name goes with its box; it stands in the outer drawing, whose rows are as high as people see them.
+function follow(rect, left, top) {
+  const grid = rect.ownerSVGElement;
+  const place = [...grid.querySelectorAll("rect[data-region]")].indexOf(rect);
+  const name = grid.ownerSVGElement.querySelectorAll("text.mark")[place];
+  const [wasLeft, wasTop] = field(keyOf(rect)).dataset.at.split(" ").map(Number);
+  const aspect = grid.height.baseVal.value / grid.viewBox.baseVal.height;
+  name?.setAttribute("transform", `translate(${left - wasLeft} ${(top - wasTop) * aspect})`);
 }
 
 const moved = (key) => field(key).value !== field(key).defaultValue;
