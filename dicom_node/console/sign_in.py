@@ -40,14 +40,14 @@ async def sign_in(request: Request) -> Response:
             accounts.sign_in, state.ledger, name, password, address, limiter=_GUESSES
         )
     except accounts.TooManyError:
-        await _audit(request, Action.SIGN_IN_FAILED, name, "it failed too often")
+        await note(request, Action.SIGN_IN_FAILED, name, "it failed too often")
         period = int(accounts.PERIOD.total_seconds())
         return _form(request, "Signing in failed too often. Try again in a quarter of an hour.", 429, period)
     if not known:
-        await _audit(request, Action.SIGN_IN_FAILED, name)
+        await note(request, Action.SIGN_IN_FAILED, name)
         return _form(request, "The name or the password is wrong.", 401)
-    await _audit(request, Action.SIGNED_IN, name)
-    response = RedirectResponse(_place(str(fields.get("next", ""))), 303)
+    await note(request, Action.SIGNED_IN, name)
+    response = RedirectResponse(place_of(str(fields.get("next", ""))), 303)
     await anyio.to_thread.run_sync(state.sessions.begin, request, response, name)
     return response
 
@@ -59,7 +59,7 @@ async def sign_out(request: Request) -> Response:
     account = await anyio.to_thread.run_sync(sessions.who, request)
     await anyio.to_thread.run_sync(sessions.end, request)
     if account is not None:
-        await _audit(request, Action.SIGNED_OUT, account.name)
+        await note(request, Action.SIGNED_OUT, account.name)
     return RedirectResponse("/sign-in", 303)
 
 
@@ -67,7 +67,7 @@ async def sign_out(request: Request) -> Response:
 async def pick_language(request: Request) -> Response:
     """Keep a language in a cookie."""
     fields = await request.form()
-    response = RedirectResponse(_place(str(fields.get("next", ""))), 303)
+    response = RedirectResponse(place_of(str(fields.get("next", ""))), 303)
     if (language := str(fields.get("language"))) in LANGUAGES:
         request.app.state.sessions.set(response, COOKIE, language, _YEAR)
     return response
@@ -86,7 +86,7 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
-async def _audit(request: Request, action: Action, name: str, detail: str = "") -> None:
+async def note(request: Request, action: Action, name: str, detail: str = "") -> None:
     """Enter it in the trail; what somebody types who does not get in may be anything, also a password."""
     failed = action is Action.SIGN_IN_FAILED
     known = not failed or await anyio.to_thread.run_sync(request.app.state.ledger.accounts.password, name) is not None
@@ -104,12 +104,12 @@ def _form(request: Request, message: str = "", status: int = 200, retry_after: i
         status_code=status,
         headers={"Retry-After": str(retry_after)} if retry_after else None,
         message=message,
-        next=_place(request.query_params.get("next", "")),
+        next=place_of(request.query_params.get("next", "")),
         provider=state.settings.oidc.issuer,
     )
 
 
-def _place(path: str) -> str:
+def place_of(path: str) -> str:
     """A page of this console, and of no other site: browsers take two slashes, or a backslash, for a host's name."""
     inside = path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable()
     return path if inside else "/"

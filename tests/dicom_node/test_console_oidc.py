@@ -1,0 +1,113 @@
+"""Signing in by OpenID Connect, with a small provider that signs, and checks the code's verifier (RFC 7636)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from console_client import Console
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+
+class Provider:
+    """A provider that knows one person, whose claims a test may change."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.key = RSAKey.generate_key(2048, {"kid": "1"})
+        self.claims: dict[str, Any] = {"preferred_username": "kim", "groups": ["radiology"]}
+        self._asked: dict[str, str] = {}
+        routes = [
+            Route("/.well-known/openid-configuration", self.metadata),
+            Route("/authorize", self.authorize),
+            Route("/token", self.token, methods=["POST"]),
+            Route("/keys", lambda _: JSONResponse({"keys": [self.key.as_dict(private=False)]})),
+        ]
+        config = uvicorn.Config(Starlette(routes=routes), lifespan="off", log_config=None, ws="none", loop="asyncio")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._thread.start()
+
+    def metadata(self, _request: Request) -> Response:
+        places = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
+        return JSONResponse({"issuer": self.url} | {name: f"{self.url}/{path}" for name, path in places.items()})
+
+    def authorize(self, request: Request) -> Response:
+        self._asked = dict(request.query_params)
+        return RedirectResponse(f"{self._asked['redirect_uri']}?code=c0de&state={self._asked['state']}")
+
+    async def token(self, request: Request) -> Response:
+        form = await request.form()
+        digest = hashlib.sha256(str(form["code_verifier"]).encode()).digest()
+        assert base64.urlsafe_b64encode(digest).decode().rstrip("=") == self._asked["code_challenge"]
+        now = int(time.time())
+        claims = {"iss": self.url, "aud": "medrega-pacs", "sub": "1", "iat": now, "exp": now + 60}
+        signed = jwt.encode(
+            {"alg": "RS256", "kid": "1"}, claims | {"nonce": self._asked["nonce"]} | self.claims, self.key
+        )
+        return JSONResponse({"access_token": "a", "token_type": "Bearer", "id_token": signed})
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def console(tmp_path: Path, provider: Provider) -> Iterator[Console]:
+    (tmp_path / "secret").write_text("s3cret")
+    oidc = {"issuer": provider.url, "password_file": tmp_path / "secret", "reviewers": ["radiology"]}
+    console = Console(tmp_path, oidc=oidc)
+    yield console
+    console.close()
+
+
+def test_who_is_in_a_group_signs_in_with_its_role(console: Console) -> None:
+    browser = console.client()
+    assert "/sign-in/oidc" in browser.get("/").text
+    assert "<bdi>kim</bdi> (reviewer)" in browser.get("/sign-in/oidc").text
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"groups": ["kitchen"]}, 403),
+        ({"preferred_username": "<b>"}, 403),
+        ({"iss": "https://evil.example"}, 502),
+        ({"aud": "another"}, 502),
+        ({"nonce": "of another time"}, 502),
+        ({"exp": 1}, 502),
+    ],
+)
+def test_others_do_not(console: Console, provider: Provider, claims: dict[str, Any], status: int) -> None:
+    provider.claims |= claims
+    browser = console.client()
+    assert browser.get("/sign-in/oidc").status_code == status
+    assert browser.get("/", follow_redirects=False).status_code == 303
+
+
+def test_what_another_browser_has_begun_is_not_ended_here(console: Console) -> None:
+    begun = console.client().get("/sign-in/oidc", follow_redirects=False).headers["location"]
+    browser = console.client()
+    assert browser.get(begun).status_code == 400
