@@ -186,20 +186,21 @@ def test_a_full_disk_leaves_the_object_with_its_sender(tmp_path: Path) -> None:
         scp.close()
 
 
-def test_a_ledger_that_fails_leaves_the_object_with_its_sender(scp: Scp, tmp_path: Path) -> None:
-    first, second = (StoredFile.open(written(tmp_path, image("1.2.3"))) for _ in range(2))
-    enter = scp.ledger.arrivals.enter
+def test_a_ledger_that_fails_leaves_the_object_with_its_sender(tmp_path: Path) -> None:
+    with Scp(tmp_path, fast=True) as scp:
+        first, second = (StoredFile.open(written(tmp_path, image("1.2.3"))) for _ in range(2))
+        enter = scp.ledger.arrivals.enter
 
-    def fail(*_arguments: object, **_options: object) -> str:
-        raise NodeError("the ledger's database failed")
+        def fail(*_arguments: object, **_options: object) -> str:
+            raise NodeError("the ledger's database failed")
 
-    scp.ledger.arrivals.enter = fail  # type: ignore[method-assign,assignment]
-    assert send([first], scp.peer)[0].status == 0, "it is in place, and entered once the ledger is back"
-    assert send([second], scp.peer)[0].status == 0xA700
-    scp.ledger.arrivals.enter = enter  # type: ignore[method-assign]
-    assert send([second], scp.peer)[0].status == 0
-    assert scp.ledger.studies()[0].instances == 2
-    assert list((scp.spool.root / "incoming").iterdir()) == []
+        scp.ledger.arrivals.enter = fail  # type: ignore[method-assign,assignment]
+        assert send([first], scp.peer)[0].status == 0, "it is in place, and entered once the ledger is back"
+        assert send([second], scp.peer)[0].status == 0xA700
+        scp.ledger.arrivals.enter = enter  # type: ignore[method-assign]
+        assert send([second], scp.peer)[0].status == 0
+        assert scp.ledger.studies()[0].instances == 2
+        assert list((scp.spool.root / "incoming").iterdir()) == []
 
 
 def test_a_ledger_that_fails_without_the_fast_path_leaves_the_object_with_its_sender(tmp_path: Path) -> None:
