@@ -15,7 +15,6 @@ import anyio.to_thread
 import httpx
 import structlog
 from authlib.common.errors import AuthlibBaseError
-from authlib.integrations.starlette_client import OAuth
 from joserfc.errors import JoseError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -43,8 +42,9 @@ async def begin(request: Request) -> Response:
     client = _client(request)
     kept: dict[str, Any] = {}
     request.scope["session"] = kept
+    address = request.app.state.settings.console.address + _BACK
     try:
-        response: Response = await client.authorize_redirect(request, request.app.state.settings.console.address + _BACK)
+        response: Response = await client.authorize_redirect(request, address)
     except (AuthlibBaseError, httpx.HTTPError) as error:
         raise _failed(error) from None
     kept["next"] = place_of(request.query_params.get("next", ""))
@@ -105,6 +105,8 @@ def _client(request: Request) -> Any:
     if settings.issuer is None:
         raise HTTPException(404, "Not Found")
     if not hasattr(state, "oidc"):
+        from authlib.integrations.starlette_client import OAuth  # most consoles need none of it
+
         state.oidc = OAuth().register(
             "hospital",
             client_id=settings.client_id,
