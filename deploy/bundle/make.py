@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 EXTRAS = "demo,postgresql"
-SHIPPED = ()
+SHIPPED = ("compose", "compose.yaml", "helm", "systemd", "try-orthanc-ohif")
 """Of ``deploy/``, beside its pages: what an administrator copies from."""
 
 
@@ -77,9 +77,11 @@ def fill(folder: Path, wheel: Path, extras: str) -> None:
     for path in [*DEPLOY.glob("*.md"), *DEPLOY.glob("*.json"), *DEPLOY.glob("*.yml")]:
         shutil.copy(path, guides)
     for name in SHIPPED:
-        source = DEPLOY / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, guides / name)
+        if (DEPLOY / name).is_dir():
+            # A site's passwords lie in compose/.
+            shutil.copytree(DEPLOY / name, guides / name, ignore=shutil.ignore_patterns("*-password", "__pycache__"))
+        else:
+            shutil.copy(DEPLOY / name, guides)
     for name in ("README.md", "LICENSE", "CHANGELOG.md"):
         shutil.copy(ROOT / name, folder)
 
