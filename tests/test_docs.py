@@ -24,8 +24,9 @@ def commands() -> set[str]:
     return found
 
 
-def test_the_readme_lists_every_command_and_no_other() -> None:
-    rows = re.findall(r"^\| `medrega-pacs ([a-z]+(?: [a-z]+)?)[^`]*` \|", README, re.MULTILINE)
+def test_the_page_of_commands_lists_every_one_and_no_other() -> None:
+    page = (ROOT / "deploy" / "COMMANDS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `medrega-pacs ([a-z]+(?: [a-z]+)?)[^`]*` \|", page, re.MULTILINE)
     assert sorted(rows) == sorted(commands())
 
 
