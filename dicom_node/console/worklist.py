@@ -88,16 +88,16 @@ class Found:
     count: int
 
     @classmethod
-    def of(cls, ledger: Ledger, spool: Spool, asked: Asked) -> Self:
-        """What is asked for."""
-        start = (asked.page - 1) * _ROWS
+    def of(cls, ledger: Ledger, spool: Spool, asked: Asked, size: int = _ROWS) -> Self:
+        """What is asked for, on a page of so many studies."""
+        start = (asked.page - 1) * size
         if not asked.words:
-            rows = ledger.overview.rows(asked.filter, limit=_ROWS, offset=start)
+            rows = ledger.overview.rows(asked.filter, limit=size, offset=start)
             return cls([(row, patient_of(spool, row.first)) for row in rows], ledger.overview.count(asked.filter))
         rows = ledger.overview.rows(asked.filter, limit=_SEARCHED)
         named = [(row, patient_of(spool, row.first)) for row in rows]
         found = [(row, patient) for row, patient in named if asked.words in patient.words]
-        return cls(found[start : start + _ROWS], len(found))
+        return cls(found[start : start + size], len(found))
 
 
 @guard.requires(Role.VIEWER)
@@ -135,7 +135,7 @@ async def _change(request: Request, change: Callable[[Operations, str], object])
             uids = [str(uid) for uid in form.getlist("study")][:_AT_ONCE]
         elif asked.words:
             every = replace(asked, page=1)
-            uids = [row.study_instance_uid for row, _ in Found.of(state.ledger, state.spool, every).rows]
+            uids = [row.study_instance_uid for row, _ in Found.of(state.ledger, state.spool, every, _AT_ONCE).rows]
         else:
             uids = state.ledger.overview.uids(asked.filter, _AT_ONCE)
         refused = []
