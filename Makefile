@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench browser viewers validators peers slow differential explore lint try bundle bundle-check licences check-peers phantom-model clean
+.PHONY: help setup demo test bench browser viewers validators peers slow differential explore chaos lint try bundle bundle-check licences check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -47,6 +47,9 @@ peers: .venv/.test check-peers ## send and receive with peers that npm brings
 
 slow: .venv/.test check-peers ## destinations that are down for long, archives that route everything back
 	$(BIN)/pytest -m slow
+
+chaos: .venv/.test check-peers ## 200 studies through a node whose parts are killed, cut off, filled up and set back (SEED=N; needs root)
+	$(BIN)/python tests/chaos/chaos.py --seed $(or $(SEED),1)
 
 explore: .venv/.test ## the property tests with examples that were never drawn before
 	HYPOTHESIS_PROFILE=explore $(BIN)/pytest -m "hypothesis and not slow"
