@@ -340,8 +340,8 @@ def test_all_failed_studies_are_shown_and_tried_again(run: Run, ledger: Ledger) 
     ledger.cancel("1.2.3")
     everything = ("retry", "--all", "--state", "CANCELLED")
     assert run(*everything, "--older-than", "2h")[1] == "no study is CANCELLED for 2 h\n"
-    out = run(*everything)[1]
-    assert "1 study CANCELLED:\n      1  for 0 s to 0 s: cancelled on request\nnothing was changed" in out
+    out = re.sub(r"\d+ s\b", "N s", run(*everything)[1])
+    assert "1 study CANCELLED:\n      1  for N s to N s: cancelled on request\nnothing was changed" in out
     assert "1 study to be read or delivered again" in run(*everything, "--yes")[1]
     assert ledger.studies()[0].state == "COMPLETE"
     assert run("retry")[0] == run("retry", "1.2.3", "--all")[0] == run(*everything, "--older-than", "soon")[0] == 2
