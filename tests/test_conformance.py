@@ -12,6 +12,8 @@ from dicom_node.dimse.sop_classes import storage_sop_classes, transfer_syntaxes
 from dicom_node.dimse.status import _RANGES, _STATUSES
 from dicom_node.intake.identity import CANNOT_UNDERSTAND, DOES_NOT_MATCH
 from dicom_node.intake.storage import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+from sr_writer import codes, measurements
+from sr_writer.identity import PRIVATE_SCHEME
 from sr_writer.results import _KINDS
 
 PAGE = Path(__file__).parent.parent / "deploy" / "CONFORMANCE.md"
@@ -33,6 +35,14 @@ def answers() -> str:
     return table(("status", "kind", "meaning"), rows)
 
 
+def private_codes() -> str:
+    """Those of the tables of labels, and those that stand in the code."""
+    found = {entry.code for entry in codes.table().values()} | {codes.SITE_NOT_SPECIFIED}
+    found |= {*measurements._METHODS.values(), measurements._UNCALIBRATED, measurements._CALIBRATED}
+    private = {(code.value, code.meaning) for code in found if code.scheme_designator == PRIVATE_SCHEME}
+    return table(("code", "meaning"), sorted(private))
+
+
 def made() -> dict[str, str]:
     """What stands between a marker and its end."""
     return {
@@ -40,6 +50,7 @@ def made() -> dict[str, str]:
         "syntaxes": uids("transfer syntax", transfer_syntaxes()),
         "results": uids("result", (ComprehensiveSRStorage, Comprehensive3DSRStorage, EnhancedSRStorage, *_KINDS)),
         "answers": answers(),
+        "codes": private_codes(),
     }
 
 
