@@ -9,7 +9,7 @@ import os
 
 from hypothesis import settings
 
-settings.register_profile("test", derandomize=True)
-settings.register_profile("explore", print_blob=True)
+settings.register_profile("test", derandomize=True, deadline=None)
+settings.register_profile("explore", print_blob=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 os.environ.setdefault("MEDREGA_PACS__CONSOLE__ENABLED", "false")

@@ -174,6 +174,7 @@ def test_a_writer_that_died_leaves_a_whole_trail(tmp_path: Path) -> None:
     file, _ = lines(trail)
     with file.open("a") as torn_line:
         torn_line.write('{"number": 5, "at')  # it died in the middle of a record: that goes
+    assert (verify(trail.folder).records, verify(trail.folder).complaints) == (4, ())
     written(tmp_path, 1)
     assert (verify(trail.folder).records, verify(trail.folder).complaints) == (5, ())
 
