@@ -102,7 +102,7 @@ class _Shell:
 
     def __init__(self, application: ASGIApp, *, secure: bool) -> None:
         self._application = application
-        self._headers = _HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
+        self._headers = _headers(secure=secure)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -129,6 +129,10 @@ class _Shell:
             await self._application(scope, receive, send_with_headers)
 
 
+def _headers(*, secure: bool) -> dict[str, str]:
+    return _HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - what this handles
     return _problem(request, error.status_code, error.detail)
@@ -143,7 +147,10 @@ async def _failed(request: Request, error: Exception) -> Response:
 async def _unexpected(request: Request, error: Exception) -> Response:
     # The outermost edge of a request: the words of other people's exceptions may quote a data set.
     log.error("unexpected error in a page", page=_name(request), exc_info=error)
-    return _problem(request, 500, "Something unexpected went wrong; the log says what.")
+    answer = _problem(request, 500, "Something unexpected went wrong; the log says what.")
+    # Starlette answers this outside of every middleware, and so of the shell.
+    answer.headers.update(_headers(secure=request.app.state.settings.console.is_secure) | {"Cache-Control": "no-store"})
+    return answer
 
 
 def _problem(request: Request, status: int, words: str) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from console_client import PASSWORD, Console, csrf
 
@@ -20,6 +22,34 @@ def test_who_signs_in_sees_the_worklist_and_who_signs_out_does_not(console: Cons
 def test_every_page_has_a_guard() -> None:
     for route in ROUTES:
         assert hasattr(route.endpoint, "guarded"), route.path
+
+
+def test_every_page_that_changes_something_asks_who_does_it_whether_he_may_and_from_where(console: Console) -> None:
+    stranger, administrator = console.client(), console.signed_in(Role.ADMINISTRATOR)
+    viewer, token = console.signed_in(Role.VIEWER), csrf(stranger)
+    for route in ROUTES:
+        if "POST" not in (route.methods or ()):
+            continue
+        path, role = re.sub(r"{\w+(:int)?}", "1", route.path), route.endpoint.guarded
+        for client in (stranger, administrator):
+            data = {"csrf": token} if role is not None and client is stranger else {}
+            answer = client.post(path, data=data, follow_redirects=False)
+            if role is not None and client is stranger:
+                assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in"), path
+            else:
+                assert answer.status_code == 403, path
+        if role not in (None, Role.VIEWER):
+            data = {"csrf": csrf(viewer, "/")}
+            assert viewer.post(path, data=data).status_code == 403, path
+
+
+def test_an_unexpected_error_too_is_kept_by_nobody(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = console.signed_in()
+    monkeypatch.setattr(console.ledger.accounts, "session", lambda *_: 1 // 0)
+    answer = browser.get("/")
+    assert answer.status_code == 500
+    assert answer.headers["cache-control"] == "no-store"
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
 
 
 def test_a_form_of_another_site_is_refused(console: Console) -> None:
