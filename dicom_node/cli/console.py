@@ -56,6 +56,8 @@ def add(name: NameArgument, role: RoleOption = "viewer", config: ConfigOption = 
 
     check_name(name)
     checked = _role(role)
+    # The first account is made before the node first runs.
+    load_settings(config).data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     with operations(config) as node:
         node.ledger.accounts.add(name, checked, hashed(_password()))
         node.note(Action.ACCOUNT_ADDED, detail=f"{name}, {checked}")

@@ -1,5 +1,6 @@
 """The command line: help, exit status, and errors in one line."""
 
+import io
 import json
 import re
 import subprocess
@@ -377,3 +378,17 @@ def test_studies_of_an_empty_ledger(run: Run) -> None:
     status, _, err = run("study", "1.2.3")
     assert status == 1
     assert "1.2.3" in err
+
+
+def test_an_account_is_made_before_the_node_first_ran_and_has_its_role_until_it_is_removed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a long enough password\n"))
+    assert run("console", "user", "add", "kim", "--role", "reviewer")[0] == 0
+    assert (tmp_path / "medrega-data").stat().st_mode & 0o077 == 0
+    assert run("console", "user", "role", "kim", "administrator")[0] == 0
+    assert re.search(r"^kim +administrator +since", run("console", "user", "list")[1], re.MULTILINE)
+    assert run("console", "user", "remove", "kim")[0] == 0
+    assert "no accounts" in run("console", "user", "list")[1]
+    assert run("console", "user", "remove", "kim")[0] == 1
+    assert run("audit", "verify")[0] == 0
