@@ -45,7 +45,11 @@ def _clean(own: Path) -> None:
     """Remove what this node's processes left, and what others did that have not counted for a day."""
     now = time.time()
     for folder in own.parent.glob("*"):
-        newest = max((file.stat().st_mtime for file in folder.glob("*.db")), default=0.0)
+        try:
+            # The folder's own time too: another node may be about to make its first file in it.
+            newest = max(one.stat().st_mtime for one in (folder, *folder.glob("*.db")))
+        except FileNotFoundError:  # another node cleans as well
+            continue
         if folder == own or now - newest > _STALE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 

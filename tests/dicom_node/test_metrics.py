@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -99,6 +100,19 @@ def reading(**changes: Any) -> StudyReading:
         (ImageRead("1.2.3.4", "1.2.3", 1, 8, 8),), (), (), datetime.now(UTC),
     )  # fmt: skip
     return replace(whole, **changes)
+
+
+def test_a_node_that_starts_leaves_the_folder_that_another_has_just_made(tmp_path: Path) -> None:
+    begun, long_gone = tmp_path / "metrics" / "begun", tmp_path / "metrics" / "gone"
+    begun.mkdir(parents=True)
+    long_gone.mkdir()
+    os.utime(long_gone, (0, 0))
+    code = "from dicom_node.metrics import process\nfrom dicom_node.settings import Settings\n"
+    code += "process.begin(Settings(), first=True)"
+    environment = settings_in(tmp_path).to_environment()
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert begun.exists()
+    assert not long_gone.exists()
 
 
 def test_a_reading_counts_for_its_scanner_and_for_what_was_held_back_without_its_words() -> None:
