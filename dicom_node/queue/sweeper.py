@@ -146,7 +146,10 @@ class Sweeper:
             took = time.monotonic() - began
             self._stopping.wait(min(_REST * took, self._settings.sweeper.interval_seconds))
         self._ear.close()
-        self._ledger.leases.drop(_LEASE, self._owner)
+        try:
+            self._ledger.leases.drop(_LEASE, self._owner)
+        except NodeError as error:  # it runs out by itself
+            self._complain(error)
 
     def _complain(self, error: NodeError) -> None:
         """Once for each new reason: a broker that is away for an hour is one line, not thousands."""

@@ -94,8 +94,11 @@ def main() -> int:
     parser.add_argument("--without", choices=("sync", "lease", "uid", "guard"), default="", help="take away a guard")
     parser.add_argument("--settle", type=float, default=180, metavar="SECONDS", help="time to recover; default 180")
     parser.add_argument("--keep", action="store_true", help="keep the folder, whatever comes out")
-    parser.add_argument("--tmpfs", type=int, default=512, metavar="MIB", help="size of the disk; 0: no disk of its own")
+    parser.add_argument("--tmpfs", type=int, metavar="MIB", help="size of the disk; 0: no disk of its own")
     options = parser.parse_args()
+    if options.tmpfs is None:
+        # About thrice what studies and results take, so that only the fault fills it.
+        options.tmpfs = 256 + 8 * options.studies
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background has the first ignored
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
