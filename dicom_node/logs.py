@@ -41,6 +41,8 @@ _QUIET: Final = (
     "pynetdicom",
     "highdicom",
     "pylibjpeg",
+    "openjpeg",
+    "libjpeg",
     "fpdf",
     "fontTools",
     "PIL",

@@ -26,6 +26,7 @@ from dicom_node.queue.dispatch import Dispatcher, make_app
 from dicom_node.queue.sweeper import Sweeper
 from dicom_node.retention import Retention
 from dicom_node.routing.router import routes_of
+from dicom_node.scratch import Scratch
 from dicom_node.settings import ENVIRONMENT_PREFIX, Settings
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -95,6 +96,7 @@ class Node:
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._front:
             stack.enter_context(OnlyOne(settings))
+        stack.enter_context(Scratch(settings.data.path))
         metrics.begin(settings, first=self._front)
         if not self._front and settings.metrics.worker_port is not None:
             from dicom_node.metrics.worker import serve  # a server that only hosts without a console need

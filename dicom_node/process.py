@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import resource
 import secrets
 import signal
 import socket
@@ -70,6 +71,14 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)
+
+
+def leave_no_core() -> None:
+    """Have the kernel write no core file of this process, nor of its children: their memory holds patients' images.
+
+    Services that are given cores by a pipe, as systemd-coredump and apport, mind the limit too and keep none.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main(arguments: list[str]) -> None:

@@ -35,6 +35,7 @@ from dicom_node.cli import (
     worklist,
 )
 from dicom_node.cli.common import examples, print_error
+from dicom_node.process import leave_no_core
 from engine.errors import MedregaError
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C; here it is one of three, failed
@@ -80,6 +81,7 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit status."""
+    leave_no_core()
     try:
         app()
     except MedregaError as error:

@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio.to_thread
 import structlog
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,6 +60,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message)["Cache-Control"] = "no-store"  # no browser or proxy keeps a patient
             try:
                 await asyncio.wait_for(send(message), self._timeout)
             except TimeoutError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final, cast
@@ -89,7 +88,8 @@ def socket_path(settings: Settings) -> Path:
     folder = (settings.data.path / "broker").resolve()
     if len(os.fsencode(folder / "valkey.sock")) > _LONGEST_SOCKET:
         name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-        folder = Path(tempfile.gettempdir()) / f"medrega-{os.getuid()}-{name}"
+        # The same for all processes, whatever their TMPDIR; whose it is, and how open, is looked at below.
+        folder = Path("/tmp") / f"medrega-{os.getuid()}-{name}"  # noqa: S108
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = folder.lstat()
     if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & 0o077:
@@ -177,7 +177,7 @@ def queue_key(queue: str, step: int) -> str:
 def _headers(message: bytes) -> dict[str, Any]:
     try:
         headers = json.loads(message)["headers"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}  # not one of ours
     return headers if isinstance(headers, dict) else {}
 

@@ -176,7 +176,7 @@ class RunningNode:
         peer = pacs.peer
         destinations = [{"name": "pacs", "aet": peer.aet, "host": peer.host, "port": peer.port}]
         self.folder = folder
-        self.settings = node_settings(folder, destinations=destinations, **changes)
+        self.settings = node_settings(folder, **{"destinations": destinations} | changes)
         self.peer = Peer("MEDREGA", "127.0.0.1", self.settings.listener.port)
         self.ledger = Ledger.open(self.settings)
         self.process: subprocess.Popen[bytes] | None = None

@@ -1,9 +1,7 @@
-"""A whole node on loopback: the straight path, late images, own results, bad input, and no word of a patient."""
+"""A whole node on loopback: the straight path, late images, own results, bad input."""
 
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from pynetdicom.sop_class import Verification
 from dicom_node.dimse.scu import Peer, StoredFile, send
 from dicom_node.ledger import Ledger, State
 from dicom_node.node import Node
-from dicom_node.queue.broker import connect
 from engine.errors import MedregaError
 
 NAME = "ZZTOP^PHI"
@@ -61,62 +58,6 @@ def test_studies_come_in_and_go_home_and_bad_ones_end_with_a_reason(
     first, second = node.ledger.study(study).runs
     assert (second.supersedes, second.instances) == (first.id, 2)
     assert max(pacs.count.values()) == 1
-
-
-def test_no_word_of_a_patient_is_in_the_log_the_broker_or_the_ledger(
-    pacs: Pacs, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    node = RunningNode(tmp_path, pacs, log={"level": "debug"})
-    request.addfinalizer(node.stop)
-    node.start()
-    sent = tmp_path / "sent"
-    # Values that the libraries complain of, with the value in the complaint.
-    odd = image(PatientName=NAME, PatientID="ZZTOP1", PatientBirthDate="ZZTOP", StudyDescription="ZZTOP " * 12)
-    refused = image(PatientName=NAME, StudyInstanceUID=None)
-    undecodable = image(PatientName=NAME, PixelData=b"ZZTOP")
-    for dataset in (odd, undecodable):
-        assert send(stored(sent, dataset), node.peer)[0].status == 0
-    assert send(stored(sent, refused), node.peer)[0].status == 0xA900
-    ends = (State.DELIVERED, State.FAILED)
-    with connect(node.settings) as connection:
-        seen: list[bytes] = []
-
-        def settled() -> bool:
-            seen.extend(_everything(connection))
-            return all(node.is_in(d.StudyInstanceUID, *ends)() for d in (odd, undecodable))
-
-        assert wait_until(settled, 30)
-    assert seen, "the broker was never seen with anything in it"
-    node.stop()
-    log = (tmp_path / "node.log").read_bytes()
-    assert b"object refused" in log
-    assert b"results stored" in log
-    places = {"log": log, "broker": b"\n".join(seen)}
-    data = node.settings.data.path
-    places |= {
-        str(path): path.read_bytes() for path in (*data.glob("broker/*"), *data.glob("ledger*")) if path.is_file()
-    }
-    assert len(places) > 3
-    assert [place for place, content in places.items() if b"ZZTOP" in content.upper()] == []
-    with closing(sqlite3.connect(data / "ledger.sqlite3")) as connection:
-        dump = "\n".join(connection.iterdump())
-    assert "ZZTOP" not in dump.upper()
-
-
-def _everything(connection: Any) -> list[bytes]:
-    """Every key and value of the broker, of every type."""
-    found: list[bytes] = []
-    for key in connection.scan_iter():
-        kind = connection.type(key)
-        read = {
-            b"string": lambda k: [connection.get(k)],
-            b"list": lambda k: connection.lrange(k, 0, -1),
-            b"set": connection.smembers,
-            b"zset": lambda k: connection.zrange(k, 0, -1),
-            b"hash": lambda k: [part for pair in connection.hgetall(k).items() for part in pair],
-        }.get(kind, lambda _: [])  # none: it went away meanwhile
-        found += [key, *(value for value in read(key) if value is not None)]
-    return found
 
 
 def test_a_second_node_on_the_same_data_is_refused_and_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
