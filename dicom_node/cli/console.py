@@ -88,12 +88,12 @@ def remove(name: NameArgument, config: ConfigOption = None) -> None:
 
 @user.command(epilog=examples("console user passwd kim"))
 def passwd(name: NameArgument, config: ConfigOption = None) -> None:
-    """Set an account's password; whoever is signed in with it is signed out."""
+    """Set an account's password; whoever is signed in with it is signed out, whoever was locked out may try again."""
     from dicom_node.audit import Action
-    from dicom_node.console.accounts import hashed
+    from dicom_node.console.accounts import change_password
 
     with operations(config) as node:
-        node.ledger.accounts.change(name, password=hashed(_password()))
+        change_password(node.ledger, name, _password())
         node.note(Action.ACCOUNT_CHANGED, detail=f"{name}, password")
     console().print(f"{name} has a new password")
 
@@ -112,6 +112,17 @@ def role(
         node.ledger.accounts.change(name, role=checked)
         node.note(Action.ACCOUNT_CHANGED, detail=f"{name}, {checked}")
     console().print(f"{name} is {checked}")
+
+
+@user.command("sign-out", epilog=examples("console user sign-out kim"))
+def sign_out(name: NameArgument, config: ConfigOption = None) -> None:
+    """End all of somebody's sessions, also of who has signed in by the provider of the settings."""
+    from dicom_node.audit import Action
+
+    with operations(config) as node:
+        ended = node.ledger.accounts.close_sessions(name)
+        node.note(Action.ACCOUNT_CHANGED, detail=f"{name}, {ended} sessions ended")
+    console().print(f"{name} is signed out ({ended} {'session' if ended == 1 else 'sessions'})")
 
 
 def _role(name: str) -> Role:

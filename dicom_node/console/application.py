@@ -93,7 +93,7 @@ def make_application(settings: Settings, ledger: Ledger, spool: Spool) -> Starle
     application.state.settings = settings
     application.state.ledger = ledger
     application.state.spool = spool
-    application.state.sessions = Sessions(settings.console, ledger)
+    application.state.sessions = Sessions(settings, ledger)
     return application
 
 

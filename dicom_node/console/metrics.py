@@ -12,7 +12,7 @@ from starlette.routing import Route
 from dicom_node.console import guard
 from dicom_node.metrics.exposition import CONTENT_TYPE, exposition
 from dicom_node.settings import MetricsSettings
-from dicom_node.settings.section import is_loopback, secret_of
+from dicom_node.settings.section import is_local_host, is_loopback, secret_of
 
 
 @guard.unguarded
@@ -26,9 +26,10 @@ async def show(request: Request) -> Response:
 
 def _may_read(request: Request, settings: MetricsSettings) -> bool:
     if settings.token_file is None:
-        # A proxy on this machine asks from here for anybody.
+        # A proxy on this machine asks from here for anybody, and so does a page whose name was made to point here.
         forwarded = "x-forwarded-for" in request.headers or "forwarded" in request.headers
-        return request.client is not None and is_loopback(request.client.host) and not forwarded
+        near = request.client is not None and is_loopback(request.client.host)
+        return near and not forwarded and is_local_host(request.headers.get("host", ""))
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     return kind.lower() == "bearer" and hmac.compare_digest(token.encode(), secret_of(settings.token_file).encode())
 

@@ -72,8 +72,11 @@ async def back(request: Request) -> Response:
         check_name(name)
     except NodeError:
         role = None
+    # At many providers people write their own address (OpenID Connect Core 1.0, 5.7).
+    if settings.name_claim == "email" and claims.get("email_verified") is not True:
+        role = None
     if role is None:
-        await note(request, Action.SIGN_IN_FAILED, "", "in no group of [oidc]")
+        await note(request, Action.SIGN_IN_FAILED, "", "no name or no group of [oidc]")
         raise HTTPException(403, "This account of the hospital may not use the console.")
     await note(request, Action.SIGNED_IN, name, f"provider, {role}")
     response = RedirectResponse(place_of(str(kept.get("next", ""))), 303)
@@ -120,7 +123,7 @@ def _client(request: Request) -> Any:
 def _kept(request: Request) -> dict[str, Any]:
     try:
         found = json.loads(base64.urlsafe_b64decode(request.cookies.get(_COOKIE, "")))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

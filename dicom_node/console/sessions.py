@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.accounts import Role, SignedIn
-from dicom_node.settings import ConsoleSettings
+from dicom_node.settings import Settings
 
 _LONGEST: Final = 128
 
@@ -28,17 +28,18 @@ class Sessions:
 
     Parameters
     ----------
-    settings : ConsoleSettings
+    settings : Settings
     ledger : Ledger
     """
 
-    def __init__(self, settings: ConsoleSettings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._secure = settings.is_secure
+        self._secure = settings.console.is_secure
         # With the prefix, no other host of the same domain can set it (RFC 6265bis 4.1.3.2).
         self.cookie = "__Host-medrega" if self._secure else "medrega"
-        self._idle = timedelta(minutes=settings.idle_minutes)
-        self._lasts = timedelta(hours=settings.session_hours)
+        self._idle = timedelta(minutes=settings.console.idle_minutes)
+        self._lasts = timedelta(hours=settings.console.session_hours)
+        self._provided = min(self._lasts, timedelta(hours=settings.oidc.session_hours))
 
     def who(self, request: Request) -> SignedIn | None:
         """Who asks."""
@@ -46,11 +47,12 @@ class Sessions:
         return self._ledger.accounts.session(_hash(token), self._idle) if token else None
 
     def begin(self, request: Request, response: Response, name: str, role: Role | None = None) -> None:
-        """Sign somebody in; a token from before is of no use any more."""
+        """Sign somebody in, with a role if a provider vouches for it; a token from before is of no use any more."""
         self.end(request)
         token = secrets.token_urlsafe(32)
-        self._ledger.accounts.open_session(_hash(token), name, self._lasts, role)
-        self._set(response, token)
+        lasts = self._lasts if role is None else self._provided
+        self._ledger.accounts.open_session(_hash(token), name, lasts, role)
+        self._set(response, token, lasts)
 
     def end(self, request: Request) -> None:
         """Sign somebody out."""
@@ -67,7 +69,7 @@ class Sessions:
     def keep(self, request: Request, response: Response) -> None:
         """Set the cookie that `form_token` has made."""
         if token := getattr(request.state, "new_token", ""):
-            self._set(response, token)
+            self._set(response, token, self._lasts)
 
     async def check_form(self, request: Request) -> None:
         """Refuse a request that another site's page has sent: no token in the form, nor in the header.
@@ -85,9 +87,9 @@ class Sessions:
         """Set another cookie, as safe as the session's."""
         response.set_cookie(name, value, max_age=seconds, path="/", secure=self._secure, httponly=True, samesite="lax")
 
-    def _set(self, response: Response, token: str) -> None:
+    def _set(self, response: Response, token: str, lasts: timedelta) -> None:
         # Lax, since a provider's way back here is a link from another site; state is changed by POST alone.
-        self.set(response, self.cookie, token, int(self._lasts.total_seconds()))
+        self.set(response, self.cookie, token, int(lasts.total_seconds()))
 
     def _token(self, request: Request) -> str:
         token = request.cookies.get(self.cookie, "")

@@ -16,13 +16,13 @@ from dicom_node.audit import Action, AuditEvent, Outcome, Trail
 from dicom_node.dicomweb.store import BodyError
 from dicom_node.dicomweb.users import ANYONE, Users
 from dicom_node.intake.identity import is_uid
+from dicom_node.settings.section import is_local_host
 
 _DRAINED: Final = 4 << 20
 """So much of a body that is not wanted is read before the answer, which a client that is still sending would miss."""
 _DRAIN_SECONDS: Final = 5
 _READ: Final = "medrega.read"
 """In a request's scope: whether its body has been read to the end."""
-_LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
 _UIDS: Final = ("study", "series", "instance")
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ class Guard:
                 # Whoever stands between may have seen another end of it (RFC 9112 6.1).
                 answer = PlainTextResponse("a body has one length\n", 400, headers={"Connection": "close"})
                 await answer_early(answer, scope, receive_in_time, send_in_time)
-            elif user is ANYONE and not _is_local(headers.get("host", "")):
+            elif user is ANYONE and not is_local_host(headers.get("host", "")):
                 # A page in a browser of this machine may have had its own name point here (DNS rebinding).
                 answer = PlainTextResponse("without users only localhost is served\n", 403)
                 await answer_early(answer, scope, receive_in_time, send_in_time)
@@ -113,11 +113,6 @@ class Guard:
                 status=status,
                 **known,
             )
-
-
-def _is_local(host: str) -> bool:
-    name, _, port = host.rpartition(":")
-    return host in _LOCAL or (name in _LOCAL and port.isdigit())
 
 
 async def answer_early(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:

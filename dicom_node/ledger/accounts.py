@@ -51,6 +51,15 @@ class AccountRecord:
     changed_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How often signing in failed: with a name, from an address, and with that name from that address."""
+
+    of_name: int
+    of_address: int
+    of_both: int
+
+
 class Accounts(Part):
     """The console's accounts and sessions. A session is kept by the hash of its token, which only its browser has."""
 
@@ -137,15 +146,20 @@ class Accounts(Part):
         with self._database.write() as session:
             session.execute(delete(ConsoleSession).where(ConsoleSession.token == token))
 
-    def failures(self, who: str, address: str, period: timedelta) -> tuple[int, int]:
-        """How often signing in as somebody, and from an address, failed lately."""
+    def close_sessions(self, name: str) -> int:
+        """End all sessions of a name, whoever vouched for it; how many those were."""
+        with self._database.write() as session:
+            ended = delete(ConsoleSession).where(ConsoleSession.name == name).returning(ConsoleSession.token)
+            return len(session.scalars(ended).all())
+
+    def failures(self, who: str, address: str, period: timedelta) -> Failures:
+        """How often signing in failed lately."""
         since = self._clock() - period
         query = select(func.count()).select_from(FailedSignIn).where(FailedSignIn.at > since)
+        as_one, there = FailedSignIn.who == who, FailedSignIn.address == address
         with self._database.read() as session:
-            return (
-                session.scalar(query.where(FailedSignIn.who == who)) or 0,
-                session.scalar(query.where(FailedSignIn.address == address)) or 0,
-            )
+            counts = [session.scalar(query.where(which)) or 0 for which in (as_one, there, as_one & there)]
+        return Failures(*counts)
 
     def note_failure(self, who: str, address: str, period: timedelta) -> None:
         """Remember that signing in failed; `who` is a hash, since people type passwords where a name belongs."""
@@ -154,10 +168,13 @@ class Accounts(Part):
             session.execute(delete(FailedSignIn).where(FailedSignIn.at <= now - period))
             session.add(FailedSignIn(who=who, address=address, at=now))
 
-    def forget_failures(self, who: str, address: str) -> None:
-        """Somebody has signed in: what failed before was a slip of the fingers."""
+    def forget_failures(self, who: str, address: str | None = None) -> None:
+        """Somebody has signed in, or has a new password: what failed there, or anywhere, counts no more."""
+        forgotten = delete(FailedSignIn).where(FailedSignIn.who == who)
+        if address is not None:
+            forgotten = forgotten.where(FailedSignIn.address == address)
         with self._database.write() as session:
-            session.execute(delete(FailedSignIn).where(FailedSignIn.who == who, FailedSignIn.address == address))
+            session.execute(forgotten)
 
     @staticmethod
     def _known(row: Account | None, name: str) -> Account:

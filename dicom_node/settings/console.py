@@ -25,13 +25,19 @@ class OidcSettings(Section):
     password_file: Path | None = Field(default=None, description="File that holds the client's secret.")
     scopes: str = Field(default="openid profile", description="What is asked of the provider, with a blank between.")
     name_claim: str = Field(
-        default="preferred_username", description="Claim of the ID token that holds the name of who signs in."
+        default="preferred_username",
+        description="Claim of the ID token that holds the name of who signs in. An email must be told as verified.",
     )
     role_claim: str = Field(default="groups", description="Claim that holds the groups of who signs in.")
     administrators: tuple[str, ...] = Field(default=(), description="Groups whose members are administrators.")
     reviewers: tuple[str, ...] = Field(default=(), description="Groups whose members are reviewers.")
     viewers: tuple[str, ...] = Field(
         default=(), description="Groups whose members are viewers; who is in none of all these groups is refused."
+    )
+    session_hours: PositiveFloat = Field(
+        default=4,
+        description="After so long the provider is asked again who somebody is and what they may; "
+        "`console user sign-out` ends it at once.",
     )
     plain_http: bool = Field(
         default=False, description="Allow an issuer of another host by http. Only in a closed network."

@@ -15,7 +15,7 @@ class MetricsSettings(Section):
     token_file: Path | None = Field(
         default=None,
         description="File that holds the bearer token that a scraper must send. Without one only this machine is "
-        "answered.",
+        "answered, where it asks for localhost or 127.0.0.1.",
     )
     worker_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address of worker_port. Other hosts need open_worker_port too."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -21,6 +21,7 @@ def _ae_title(value: str) -> str:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+_LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
 def is_loopback(host: str) -> bool:
@@ -31,6 +32,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a request's Host field names this machine.
+
+    Else a page in a browser of this machine may have had its own name point here (DNS rebinding).
+    """
+    name, _, port = host.rpartition(":")
+    return host in _LOCAL or (name in _LOCAL and port.isdigit())
 
 
 def secret_of(file: Path) -> str:

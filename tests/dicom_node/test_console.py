@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from console_client import PASSWORD, Console, csrf
 
+from dicom_node.console import accounts
 from dicom_node.console.accounts import Role
 from dicom_node.console.application import ROUTES
 
@@ -43,6 +45,22 @@ def test_every_page_that_changes_something_asks_who_does_it_whether_he_may_and_f
             assert viewer.post(path, data=data).status_code == 403, path
 
 
+def test_every_page_that_shows_something_asks_who_sees_it(console: Console) -> None:
+    stranger, viewer = console.client(), console.signed_in(Role.VIEWER)
+    for route in ROUTES:
+        path, role = re.sub(r"{\w+(:int)?}", "1", route.path), route.endpoint.guarded
+        if "GET" not in (route.methods or ()) or role is None:
+            continue
+        for header in ({}, {"Cookie": "medrega=of-nobody"}, {"Authorization": "Basic Og=="}):
+            answer = stranger.get(path, headers=header, follow_redirects=False)
+            assert (answer.status_code, answer.headers["location"][:8]) == (303, "/sign-in"), path
+        assert (viewer.get(path).status_code == 403) is (role is not Role.VIEWER), path
+    assert {route.path for route in ROUTES if route.endpoint.guarded is None} == {
+        "/healthz/live", "/healthz/ready", "/metrics", "/sign-in", "/sign-out", "/language",
+        "/sign-in/oidc", "/sign-in/oidc/back",
+    }  # fmt: skip
+
+
 def test_an_unexpected_error_too_is_kept_by_nobody(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = console.signed_in()
     monkeypatch.setattr(console.ledger.accounts, "session", lambda *_: 1 // 0)
@@ -59,16 +77,29 @@ def test_a_form_of_another_site_is_refused(console: Console) -> None:
     assert browser.get("/", follow_redirects=False).status_code == 200
 
 
-def test_who_guesses_is_slowed_down_also_after_a_restart_and_in_another_browser(console: Console) -> None:
-    console.add_account(Role.VIEWER)
-    answers = []
-    for _ in range(11):
-        browser = console.client()
-        data = {"name": "viewer", "password": "wrong", "csrf": csrf(browser)}
-        answers.append(browser.post("/sign-in", data=data).status_code)
-    assert answers == [401] * 10 + [429]
-    right = {"name": "viewer", "password": PASSWORD, "csrf": csrf(browser)}
-    assert browser.post("/sign-in", data=right).status_code == 429
+def attempt(console: Console, password: str, name: str = "viewer", address: str = "10.0.0.1") -> int:
+    browser = console.client()
+    data = {"name": name, "password": password, "csrf": csrf(browser)}
+    return browser.post("/sign-in", data=data, headers={"X-Forwarded-For": address}).status_code
+
+
+def test_who_guesses_is_slowed_down_and_locks_nobody_else_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(tmp_path, console={"proxies": ["127.0.0.1"]})
+    try:
+        console.add_account(Role.VIEWER)
+        assert [attempt(console, "wrong") for _ in range(11)] == [401] * 10 + [429]
+        assert attempt(console, PASSWORD) == 429
+        assert attempt(console, PASSWORD, address="10.0.0.2") == 200
+        assert attempt(console, "wrong", "administrator") == 401
+        # From one address, whatever the name; and one name, from wherever.
+        monkeypatch.setattr(accounts, "_BY_ADDRESS", 11)
+        assert attempt(console, "wrong", "another") == 429
+        monkeypatch.setattr(accounts, "_BY_NAME", 10)
+        assert attempt(console, PASSWORD, address="10.0.0.3") == 429
+        accounts.change_password(console.ledger, "viewer", "another long password")
+        assert attempt(console, "another long password", address="10.0.0.3") == 200
+    finally:
+        console.close()
 
 
 def test_every_answer_is_kept_by_nobody_and_runs_no_script_but_its_own(console: Console) -> None:

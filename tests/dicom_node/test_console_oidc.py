@@ -111,3 +111,35 @@ def test_what_another_browser_has_begun_is_not_ended_here(console: Console) -> N
     begun = console.client().get("/sign-in/oidc", follow_redirects=False).headers["location"]
     browser = console.client()
     assert browser.get(begun).status_code == 400
+
+
+def test_who_may_no_more_is_out_in_hours_or_at_once(console: Console) -> None:
+    browsers = [console.client(), console.client()]
+    for browser in browsers:
+        answer = browser.get("/sign-in/oidc", follow_redirects=False)
+        answer = browser.get(browser.get(answer.headers["location"], follow_redirects=False).headers["location"],
+                             follow_redirects=False)  # fmt: skip
+        assert "Max-Age=14400;" in answer.headers["set-cookie"]
+        assert browser.get("/", follow_redirects=False).status_code == 200
+    assert console.ledger.accounts.close_sessions("kim") == 2
+    assert browsers[0].get("/", follow_redirects=False).status_code == 303
+
+
+@pytest.mark.parametrize(("verified", "status"), [(True, 200), (False, 403), ("true", 403), (None, 403)])
+def test_an_address_that_anybody_may_write_is_nobodys_name(
+    tmp_path: Path, provider: Provider, verified: Any, status: int
+) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    own = {"issuer": provider.url, "password_file": tmp_path / "secret", "reviewers": ["radiology"]}
+    console = Console(tmp_path, oidc=own | {"name_claim": "email"})
+    provider.claims |= {"email": "kim@hospital.example"} | ({} if verified is None else {"email_verified": verified})
+    try:
+        assert console.client().get("/sign-in/oidc").status_code == status
+    finally:
+        console.close()
+
+
+def test_a_cookie_of_brackets_is_nothing(console: Console) -> None:
+    deep = base64.urlsafe_b64encode(b"[" * 8000).decode()
+    answer = console.client().get("/sign-in/oidc/back", headers={"Cookie": f"medrega-oidc={deep}"})
+    assert answer.status_code == 400

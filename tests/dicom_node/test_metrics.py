@@ -201,6 +201,11 @@ def test_metrics_are_for_this_machine_and_not_for_whom_a_proxy_on_it_asks(consol
     assert client.get("/metrics", headers={"X-Forwarded-For": "10.0.0.9"}).status_code == 401
 
 
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:11180", "127.0.0.1.evil.example", "[::1", "", "1:x"])
+def test_a_page_whose_name_was_made_to_point_here_reads_no_metrics(console: Console, host: str) -> None:
+    assert console.client().get("/metrics", headers={"Host": host}).status_code == 401
+
+
 def test_a_token_is_asked_of_everybody_once_there_is_one(tmp_path: Path) -> None:
     from console_client import Console
 
