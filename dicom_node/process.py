@@ -81,6 +81,11 @@ def leave_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def keep_files_to_ourselves() -> None:
+    """Have this process and its children make files and folders for their owner alone, also those of libraries."""
+    os.umask(0o077)
+
+
 def main(arguments: list[str]) -> None:
     """``python -m dicom_node.process PARENT PROGRAM ...``: become a program that dies with its parent."""
     die_with_parent(int(arguments[0]))

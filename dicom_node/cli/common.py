@@ -110,7 +110,9 @@ def load_settings(config: Path | None) -> Settings:
 def open_ledger(config: Path | None) -> Iterator[Ledger]:
     """The ledger of a node that runs, or has run, with these settings."""
     from dicom_node.ledger import Ledger
+    from dicom_node.process import keep_files_to_ourselves
 
+    keep_files_to_ourselves()
     settings = load_settings(config)
     if settings.ledger.url is None and not settings.data.path.is_dir():
         raise NodeError(

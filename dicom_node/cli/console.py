@@ -38,7 +38,9 @@ def serve(context: typer.Context, config: ConfigOption = None) -> None:
         return
     from dicom_node.dicomweb.child import open_port
     from dicom_node.logs import set_up_logging
+    from dicom_node.process import keep_files_to_ourselves
 
+    keep_files_to_ourselves()
     settings = load_settings(config)
     set_up_logging(settings.log)
     from dicom_node.console import server

@@ -79,7 +79,9 @@ def worker(config: ConfigOption = None) -> None:
 
 def _prepare(config: Path | None) -> Settings:
     from dicom_node.logs import set_up_logging
+    from dicom_node.process import keep_files_to_ourselves
 
+    keep_files_to_ourselves()
     settings = load_settings(config)
     set_up_logging(settings.log)
     return settings

@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import redis
 from celery import Celery
@@ -58,6 +58,11 @@ def broker_url(settings: Settings) -> str:
         raise SettingsError(
             "broker.url is no URL of a Redis", advice="redis://host:6379/0, rediss:// for TLS, or redis+socket:///path"
         )
+    parts = urlsplit(url)
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
+        # Where a URL says nothing of TLS, Celery asks nobody for a certificate, and tells whoever answers the password.
+        query = "&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))
+        url = urlunsplit(parts._replace(query=query))
     if settings.broker.password_file is not None:
         url = _with_password(url, secret_of(settings.broker.password_file))
     return "redis+socket" + url.removeprefix("unix") if url.startswith("unix:") else url

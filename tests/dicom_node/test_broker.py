@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from certificates import Authority
+from kombu.exceptions import OperationalError
 from node_bench import node_settings
+from redis_server import redis_server
 
 from dicom_node.children import Child, Children, tethered
 from dicom_node.queue.broker import (
@@ -18,6 +21,7 @@ from dicom_node.queue.broker import (
     socket_path,
     wait_until_up,
 )
+from dicom_node.settings import Settings
 from engine.errors import SettingsError
 
 
@@ -88,3 +92,47 @@ def test_celery_takes_json_alone_acknowledges_late_and_keeps_no_results(tmp_path
     assert conf.worker_prefetch_multiplier == 1
     assert conf.result_backend is None
     assert conf.broker_transport_options["visibility_timeout"] == 7200
+
+
+def answers(settings: Settings) -> bool:
+    """Whether the broker is talked to, as the node looks at it and as Celery does, which come to the same."""
+    said = ""
+    try:
+        wait_until_up(settings, seconds=0.01)
+    except BrokerError as error:
+        said = f"node: {error}"
+    with celery_app(settings, 7200).connection_for_write() as connection:
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+        except OperationalError as error:
+            said += f"Celery: {error}"
+    assert ("node" in said) is ("Celery" in said)
+    assert SECRET not in said
+    return not said
+
+
+SECRET = "geheim/@:ö"  # noqa: S105 - of a server that lives for a test
+
+
+def test_a_redis_proves_who_it_is_and_asks_for_a_password(tmp_path: Path) -> None:
+    authority, elsewhere = Authority(tmp_path / "authority"), Authority(tmp_path / "elsewhere", "elsewhere")
+    files = {name: tmp_path / name for name in ("right", "wrong")}
+    files["right"].write_text(f"{SECRET}\n", encoding="utf-8")
+    files["wrong"].write_text("Geheim")
+
+    def settings(
+        port: int, scheme: str = "rediss", ca: Path | None = authority.ca, password: str = "right"
+    ) -> Settings:
+        url = f"{scheme}://127.0.0.1:{port}/0{f'?ssl_ca_certs={ca}' if ca else ''}"
+        return node_settings(tmp_path, broker={"url": url, "password_file": files.get(file)})
+
+    with redis_server(tmp_path, authority.issue("redis"), SECRET) as port:
+        assert answers(settings(port))
+        for wrong in ({"file": "wrong"}, {"file": ""}, {"ca": elsewhere.ca}, {"ca": None}):
+            assert not answers(settings(port, **wrong)), wrong  # type: ignore[arg-type]
+        assert not answers(settings(port, "redis", None))
+    for certificate in (authority.issue("expired", days=-1), authority.issue("other", "DNS:other.example")):
+        with redis_server(tmp_path, certificate, SECRET) as port:
+            assert not answers(settings(port))
+    with redis_server(tmp_path, authority.issue("old"), SECRET, "--tls-protocols", "TLSv1.1") as port:
+        assert not answers(settings(port))
