@@ -7,22 +7,17 @@ a broken element is left out, and no file makes the process run out of memory or
 from __future__ import annotations
 
 import re
-import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
-import pydicom.config
-from pydicom import dcmread
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     UID,
@@ -34,38 +29,13 @@ from pydicom.uid import (
 
 from engine.errors import MedregaError, NotDicomError
 from engine.findings import NotRead
+from engine.header import READ_ERRORS as READ_ERRORS
+from engine.header import read_header
+from engine.limits import LIMITS, Limits
 
-# Values are judged where they are used. The library's own warnings about them quote them, and they are patients' data.
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-
-MAX_INFLATED_BYTES: Final = 256 * 1024 * 1024
-"""Largest dataset that a deflated file may inflate to: 400 KB can hold 400 MB."""
-MAX_ELEMENT_BYTES: Final = 64 * 1024 * 1024
-"""Larger header elements are left out; they are bulk data (overlays, waveforms), not description."""
-MAX_DEPTH: Final = 24
-"""Sequences nested deeper than this are left out; the Standard's own stay below ten."""
-
-# What pydicom raises on damaged files: its own error, and whatever its parsing of arbitrary bytes runs into.
-READ_ERRORS: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-
-_NUMBERS: Final = ("DS", "IS")
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _PREAMBLE: Final = 128
+_LONGEST_META: Final = 1 << 16
 _PROCESSING_EQUIPMENT: Final = "109102"
 _SOFTWARE: Final = "medrega-pacs "
 """How one of the software versions of every result begins, whatever the model."""
@@ -90,6 +60,8 @@ class Instance:
     sop_instance_uid, sop_class_uid, series_instance_uid, study_instance_uid : str
     number_of_frames : int
         1 for a single-frame object (PS3.3 C.7.6.6).
+    limits : Limits
+        What reading it may cost.
     """
 
     path: Path
@@ -99,6 +71,7 @@ class Instance:
     series_instance_uid: str
     study_instance_uid: str
     number_of_frames: int
+    limits: Limits = LIMITS
 
     @property
     def modality(self) -> str:
@@ -153,8 +126,8 @@ class Study:
         return [instance.header for instance in self.instances]
 
 
-def open_part10(path: Path) -> BinaryIO:
-    """Open a DICOM file (PS3.10) for reading; a deflated one is inflated, up to `MAX_INFLATED_BYTES`.
+def open_part10(path: Path, limits: Limits = LIMITS) -> BinaryIO:
+    """Open a DICOM file (PS3.10) for reading; a deflated one is inflated, as far as the limits allow.
 
     Raises
     ------
@@ -167,27 +140,40 @@ def open_part10(path: Path) -> BinaryIO:
         except OSError as error:
             raise NotDicomError(f"the file cannot be opened ({error.strerror})") from error
         try:
-            head = file.read(_PREAMBLE + 4)
+            head = file.read(_LONGEST_META)
             file.seek(0)
-            if head[_PREAMBLE:] != b"DICM":
+            if head[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
                 if head[:2] not in _DATASET_BEGINNINGS:
                     raise NotDicomError("the file is not DICOM")
-            elif (meta := read_file_meta_info(path)).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-                return _inflate(file, meta)
+            elif (meta := _file_meta(head)).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                return _inflate(file, meta, limits.inflated_bytes)
         except READ_ERRORS as error:
             raise _damaged(error) from error
         stack.pop_all()  # the caller closes it
         return file
 
 
-def _inflate(file: BinaryIO, meta: FileMetaDataset) -> BinaryIO:
+def _file_meta(head: bytes) -> FileMetaDataset:
+    """The file meta information (PS3.10 7.1), read from a file's beginning alone."""
+    elements = BytesIO(head[_PREAMBLE + 4 :])
+    return FileMetaDataset(
+        read_dataset(
+            elements,
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=lambda tag, _vr, _length: tag.group != 2,
+        )
+    )
+
+
+def _inflate(file: BinaryIO, meta: FileMetaDataset, limit: int) -> BinaryIO:
     """The same file in Explicit VR Little Endian, in memory (PS3.5 A.5)."""
     # Group length counts from behind its own twelve bytes to the end of the group (PS3.10 7.1).
     file.seek(_PREAMBLE + 4 + 12 + int(meta.FileMetaInformationGroupLength))
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-    dataset = inflater.decompress(file.read(), MAX_INFLATED_BYTES)
+    dataset = inflater.decompress(file.read(), limit)
     if inflater.unconsumed_tail:
-        raise NotDicomError(f"the deflated object inflates to more than {MAX_INFLATED_BYTES // 2**20} MiB")
+        raise NotDicomError(f"the deflated object inflates to more than {limit >> 20} MiB")
     plain = FileMetaDataset(meta)
     plain.TransferSyntaxUID = ExplicitVRLittleEndian
     buffer = DicomBytesIO()
@@ -196,20 +182,19 @@ def _inflate(file: BinaryIO, meta: FileMetaDataset) -> BinaryIO:
     return BytesIO(buffer.getvalue() + dataset)
 
 
-def load_instance(path: Path) -> Instance:
+def load_instance(path: Path, limits: Limits = LIMITS) -> Instance:
     """Read the header of one file.
 
     Raises
     ------
     NotDicomError
-        If the file is no DICOM object with the UIDs that identify it (PS3.3 C.12.1), or too damaged to be read.
+        If the file is no DICOM object with the UIDs that identify it (PS3.3 C.12.1), exceeds a limit, or is too damaged
+        to be read.
     """
-    with open_part10(path) as file:
+    with open_part10(path, limits) as file:
         try:
-            header = dcmread(file, stop_before_pixels=True, force=True, defer_size=MAX_ELEMENT_BYTES)
+            header = read_header(file, limits)
             meta = header.file_meta
-            _settle(header)
-            _settle(meta)
             if isinstance(file, BytesIO):
                 meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
             if meta.get("MediaStorageSOPClassUID") == _DICOMDIR_CLASS:
@@ -218,6 +203,9 @@ def load_instance(path: Path) -> Instance:
                 if not header.get(keyword) and meta.get(spare):
                     setattr(header, keyword, meta[spare].value)
             uids = {keyword: _uid(header, keyword) for keyword in _IDENTITY}
+            frames = max(1, _integer(header, "NumberOfFrames", 1))
+            if frames > limits.frames:
+                raise NotDicomError(f"the object declares {frames} frames, more than the limit of {limits.frames}")
             return Instance(
                 path=path,
                 header=header,
@@ -225,19 +213,22 @@ def load_instance(path: Path) -> Instance:
                 sop_class_uid=uids["SOPClassUID"],
                 series_instance_uid=uids["SeriesInstanceUID"],
                 study_instance_uid=uids["StudyInstanceUID"],
-                number_of_frames=max(1, _integer(header, "NumberOfFrames", 1)),
+                number_of_frames=frames,
+                limits=limits,
             )
         except READ_ERRORS as error:
             raise _damaged(error) from error
 
 
-def load_studies(paths: Iterable[Path]) -> tuple[list[Study], list[tuple[Path, MedregaError]]]:
+def load_studies(paths: Iterable[Path], limits: Limits = LIMITS) -> tuple[list[Study], list[tuple[Path, MedregaError]]]:
     """Read files and folders, grouped by study, in the order in which they are met.
 
     Parameters
     ----------
     paths : iterable of Path
         Files, and folders that are searched to any depth; hidden files and DICOMDIRs in them are passed over.
+    limits : Limits
+        Of each object.
 
     Returns
     -------
@@ -250,7 +241,7 @@ def load_studies(paths: Iterable[Path]) -> tuple[list[Study], list[tuple[Path, M
     unusable: dict[str, list[NotRead]] = {}
     for path in _files(paths):
         try:
-            instance = load_instance(path)
+            instance = load_instance(path, limits)
         except NotDicomError as error:
             refused.append((path, error))
             continue
@@ -312,36 +303,6 @@ def _by_series(instances: Iterable[Instance]) -> tuple[Series, ...]:
         )
         for uid, group in groups.items()
     )
-
-
-def _settle(dataset: Dataset) -> None:
-    """Parse every element now, and leave out what cannot be: later users meet no surprise."""
-    pending: list[tuple[Dataset, int]] = [(dataset, 1)]
-    while pending:
-        current, depth = pending.pop()
-        for raw in list(current.values()):
-            tag = raw.tag
-            if isinstance(raw, RawDataElement) and raw.value is None and raw.length:
-                del current[tag]  # deferred: bulk data
-                continue
-            try:
-                element = current[tag]
-            except READ_ERRORS:
-                del current[tag]
-                continue
-            if element.VR in _NUMBERS and any(isinstance(value, str) for value in _values(element)):
-                del current[tag]  # a number string that is no number
-            elif element.VR == "SQ":
-                if depth >= MAX_DEPTH:
-                    del current[tag]
-                else:
-                    pending.extend((item, depth + 1) for item in element.value)
-
-
-def _values(element: DataElement) -> list[Any]:
-    if element.is_empty:
-        return []
-    return list(element.value) if element.VM > 1 else [element.value]
 
 
 def _uid(header: Dataset, keyword: str) -> str:

@@ -1,13 +1,12 @@
 """From a DICOM instance to the picture a model sees, and from the model's boxes back to the source pixels."""
 
-from engine.imaging.admission import MAX_PIXELS, check_image
+from engine.imaging.admission import check_image
 from engine.imaging.decode import Frame, decode_frame
 from engine.imaging.grayscale import Window, window_of
 from engine.imaging.render import RenderedFrame, aspect_of, render_frame
 from engine.imaging.transform import Transform
 
 __all__ = [
-    "MAX_PIXELS",
     "Frame",
     "RenderedFrame",
     "Transform",

@@ -10,9 +10,6 @@ from pydicom.uid import UID
 from engine.errors import NotAnImageError, UndecodableError
 from engine.study import Instance, is_own_result
 
-MAX_PIXELS: Final = 2**26
-"""Largest frame that is decoded, in pixels; the largest radiographs in use have about half of it."""
-
 _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
 # SOP classes by the beginning of their UID behind `_STORAGE` (PS3.4 B.5), and what they are to a person.
 _NOT_IMAGES: Final = {
@@ -53,7 +50,7 @@ def check_image(instance: Instance) -> None:
     NotAnImageError
         If the SOP class holds no image, the object describes none, or it is a picture of a dose report.
     UndecodableError
-        If the declared size is not that of an image or exceeds `MAX_PIXELS`.
+        If the declared size is not that of an image or exceeds the limit.
     """
     if (kind := _kind(instance)) is not None:
         raise NotAnImageError(f"the object is no image but {kind}")
@@ -63,8 +60,8 @@ def check_image(instance: Instance) -> None:
     rows, columns = header.Rows, header.Columns
     if not isinstance(rows, int) or not isinstance(columns, int) or rows < 1 or columns < 1:
         raise UndecodableError("the image's Rows and Columns are no size")
-    if rows * columns > MAX_PIXELS:
-        raise UndecodableError(f"the image declares {columns} x {rows} pixels, more than the limit of {MAX_PIXELS}")
+    if rows * columns > (limit := instance.limits.pixels):
+        raise UndecodableError(f"the image declares {columns} x {rows} pixels, more than the limit of {limit}")
 
 
 def _kind(instance: Instance) -> str | None:

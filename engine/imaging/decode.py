@@ -75,7 +75,7 @@ def decode_frame(instance: Instance, frame: int) -> Frame:
         raise UndecodableError(f"the pixels cannot be decoded: there is no decoder for {syntax.name}")
     stream = None
     try:
-        with open_part10(instance.path) as file:
+        with open_part10(instance.path, instance.limits) as file:
             options = _at_pixels(file, instance)
             if syntax.is_encapsulated:
                 stream = _check_codestream(file, instance, frame, options)

@@ -33,8 +33,9 @@ from pydicom.uid import (
 )
 
 from engine.errors import MedregaError, NotAnImageError, UndecodableError
-from engine.imaging import MAX_PIXELS, Window, aspect_of, check_image, render_frame, window_of
+from engine.imaging import Window, aspect_of, check_image, render_frame, window_of
 from engine.imaging.codestream import Codestream, read_codestream
+from engine.limits import LIMITS
 from engine.study import load_instance
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -324,7 +325,7 @@ def test_image_without_pixels_is_refused(tmp_path):
 
 def test_declared_size_beyond_the_limit_is_refused_before_decoding(make_instance):
     instance = make_instance(RAMP, Rows=65535, Columns=65535)
-    with pytest.raises(UndecodableError, match=str(MAX_PIXELS)):
+    with pytest.raises(UndecodableError, match=str(LIMITS.pixels)):
         render_frame(instance)
 
 

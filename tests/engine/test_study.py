@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -15,8 +16,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
-import engine.study
+import engine.header
 from engine.errors import NotDicomError
+from engine.limits import Limits
 from engine.study import load_instance, load_studies, open_part10
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -116,30 +118,65 @@ def test_deeply_nested_sequences_are_refused(tmp_path):
         load_instance(path)
 
 
-def test_sequences_nested_deeper_than_any_real_one_are_left_out(make):
+@pytest.mark.parametrize("depth", [24, 25, 60])
+def test_sequences_nested_deeper_than_the_limit_are_refused(make, depth):
     path = make(PIXELS)
     dataset = dcmread(path)
     inner = Dataset()
-    for _ in range(60):
+    for _ in range(depth):
         outer = Dataset()
         outer.ContentSequence = Sequence([inner])
         inner = outer
     dataset.ContentSequence = inner.ContentSequence
     dataset.save_as(path)
-    item, depth = load_instance(path).header, 0
-    while "ContentSequence" in item:
-        item, depth = item.ContentSequence[0], depth + 1
-    assert depth < engine.study.MAX_DEPTH
+    if depth <= 24:
+        assert load_instance(path).number_of_frames == 1
+        return
+    with pytest.raises(NotDicomError, match="nested deeper than the limit of 24"):
+        load_instance(path)
 
 
-def test_deflate_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine.study, "MAX_INFLATED_BYTES", 2**20)
+EMPTY_ITEM = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
+SEQUENCE_END = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize("item", [EMPTY_ITEM, bytes(8)], ids=["items", "zeros"])
+@pytest.mark.parametrize("defined", [True, False])
+def test_object_of_too_many_items_is_refused_before_they_fill_the_memory(tmp_path, item, defined):
+    items = 200_000 * item
+    length = struct.pack("<I", len(items)) if defined else b"\xff\xff\xff\xff"
+    path = tmp_path / "items.dcm"
+    path.write_bytes(with_meta(b"\x40\x00\x30\xa7SQ\x00\x00" + length + items + (b"" if defined else SEQUENCE_END)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotDicomError, match="more elements and items than the limit of 10000"):
+            load_instance(path, Limits(items=10_000))
+        assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_longer_than_the_limit_is_refused_without_being_quoted(make):
+    path = make(PIXELS, PatientComments="ZZTOP" * 1000)
+    assert load_instance(path).number_of_frames == 1
+    with pytest.raises(NotDicomError, match=r"\(0010,4000\) has 5000 bytes, more than the limit of 4096") as caught:
+        load_instance(path, Limits(value_bytes=4096))
+    assert "ZZTOP" not in str(caught.value)
+
+
+def test_object_of_more_frames_than_the_limit_is_refused(make):
+    path = make(PIXELS, NumberOfFrames=2_000_000_000)
+    with pytest.raises(NotDicomError, match="2000000000 frames, more than the limit of 100000"):
+        load_instance(path)
+
+
+def test_deflate_bomb_is_refused_before_it_fills_the_memory(tmp_path):
     packer = zlib.compressobj(wbits=-15)
     bomb = packer.compress(bytes(64 * 2**20)) + packer.flush()
     path = tmp_path / "bomb.dcm"
     path.write_bytes(with_meta(bomb, DeflatedExplicitVRLittleEndian))
     with pytest.raises(NotDicomError, match="inflates to more than 1 MiB"):
-        open_part10(path)
+        open_part10(path, Limits(inflated_bytes=2**20))
 
 
 def test_deflated_object_is_read():
@@ -158,7 +195,7 @@ def test_file_without_preamble_is_read(make, tmp_path):
 
 
 def test_bulk_elements_are_left_out(make, monkeypatch):
-    monkeypatch.setattr(engine.study, "MAX_ELEMENT_BYTES", 1000)
+    monkeypatch.setattr(engine.header, "MAX_ELEMENT_BYTES", 1000)
     path = make(PIXELS, EncapsulatedDocument=bytes(5000), ImageComments="kept")
     header = load_instance(path).header
     assert "EncapsulatedDocument" not in header
