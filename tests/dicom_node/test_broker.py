@@ -120,9 +120,7 @@ def test_a_redis_proves_who_it_is_and_asks_for_a_password(tmp_path: Path) -> Non
     files["right"].write_text(f"{SECRET}\n", encoding="utf-8")
     files["wrong"].write_text("Geheim")
 
-    def settings(
-        port: int, scheme: str = "rediss", ca: Path | None = authority.ca, password: str = "right"
-    ) -> Settings:
+    def settings(port: int, scheme: str = "rediss", ca: Path | None = authority.ca, file: str = "right") -> Settings:
         url = f"{scheme}://127.0.0.1:{port}/0{f'?ssl_ca_certs={ca}' if ca else ''}"
         return node_settings(tmp_path, broker={"url": url, "password_file": files.get(file)})
 
