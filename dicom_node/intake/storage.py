@@ -91,7 +91,7 @@ class Storage:
     synced : bool
         Whether each object is synced before `Receiving.finish` returns; else the caller does so by `Spool.sync`.
     prompt : bool
-        Whether each object is in the ledger before `Receiving.finish` returns. Else it is some milliseconds later, or
+        Whether each object is in the ledger before `Receiving.finish` returns. Else it is a moment later, or
         at `flush`; `start` has to be called before the first one and `stop` at the end.
     """
 
