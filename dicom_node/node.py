@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import sys
 import threading
@@ -157,6 +158,7 @@ class Node:
                 performers = [Performer(settings, one, spool, ledger) for one in settings.worklists]
             listener = Listener.of(settings, spool, ledger, services, sweeper.wake)
             listener.start()
+            gc.freeze()  # the library collects at every 60th connection, which stood all threads still for 0.1 s
             if settings.listener.processes > 1:
                 from dicom_node.dimse.process import listener_children
 

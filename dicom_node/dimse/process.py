@@ -6,6 +6,7 @@ of them can take, and the ledger; sweeper and broker are the front's.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -47,6 +48,7 @@ def main() -> None:
     bell = Bell(settings)
     listener = Listener.of(settings, spool, ledger, services, bell.ring)
     listener.start()
+    gc.freeze()  # as the front does
     commitments.start()  # a sender that waits for its report waits on an association of this process
     try:
         stop.wait()
