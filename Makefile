@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench browser viewers validators peers slow differential explore chaos lint try bundle bundle-check licences check-peers phantom-model clean
+.PHONY: help setup demo test bench browser viewers validators peers slow differential explore chaos lint audit try bundle bundle-check licences check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -57,10 +57,15 @@ explore: .venv/.test ## the property tests with examples that were never drawn b
 differential: .venv/.test ## 100 000 streams into the fast and the stock receive path
 	$(BIN)/pytest --timeout 0 --numprocesses auto --maxprocesses 4 tests/differential
 
-lint: .venv/.test ## ruff and mypy
+lint: .venv/.test ## ruff, bandit and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive dicom_node engine sr_writer deploy
 	$(BIN)/mypy
+
+# What pypi.org knows; where it is not reached, the versions are listed.
+audit: .venv/.release ## known vulnerabilities of the pinned versions
+	@$(BIN)/python deploy/audit.py
 
 try: PEERS := orthanc orthanc-dicomweb
 try: .venv/.setup check-peers ## Orthanc, OHIF and the node on this machine: sends a study, opens the viewer on the result
