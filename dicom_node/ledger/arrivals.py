@@ -25,7 +25,8 @@ _ADVANCE: Final = (
 )
 _FIELDS: Final = tuple(field.name for field in fields(ReceivedInstance))
 _COLUMNS: Final = (*_FIELDS, "run_id", "received_at")
-_ENTER: Final = insert(Instance.__table__).values({name: bindparam(name) for name in _COLUMNS}).inline()  # type: ignore[arg-type]
+_TABLE: Final[Table] = Instance.__table__  # type: ignore[assignment]
+_ENTER: Final = insert(_TABLE).values({name: bindparam(name) for name in _COLUMNS}).inline()
 _values_of: Final = attrgetter(*_FIELDS)
 _KNOWN_RUNS: Final = 1000
 
@@ -60,12 +61,17 @@ class Arrivals(Intake):
 
     def _insert(self, connection: Connection, rows: Sequence[tuple[str, ...]]) -> None:
         """By the driver's own parameters: the library's way with them takes longer than the database does."""
-        compiled = _ENTER.compile(dialect=connection.dialect)
-        time = _RUN.c.last_image_at.type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
-        now: Any = self._clock()
-        if time is not None:
-            now = time(now)
-        named = [dict(zip(_COLUMNS, (*row, now), strict=True)) for row in rows]
+        dialect = connection.dialect
+        compiled = _ENTER.compile(dialect=dialect)
+        changes = {
+            name: change
+            for name in _COLUMNS
+            if (change := _TABLE.c[name].type.dialect_impl(dialect).bind_processor(dialect)) is not None
+        }
+        now = self._clock()
+        named: list[dict[str, Any]] = [dict(zip(_COLUMNS, (*row, now), strict=True)) for row in rows]
+        for row in named:
+            row.update((name, change(row[name])) for name, change in changes.items())
         order = compiled.positiontup  # None where the driver's parameters have names
         values: Any = named if order is None else [tuple(row[name] for name in order) for row in named]
         connection.exec_driver_sql(str(compiled), values)

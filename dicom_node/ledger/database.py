@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +15,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
+from dicom_node.ledger.models import KeyMark
+from dicom_node.ledger.rekeying import check_key, rekey
+from dicom_node.ledger.sealing import LedgerKey, use_key
 from engine.errors import NodeError, SettingsError
 
 BUSY_SECONDS: Final = 30
@@ -79,6 +82,8 @@ class Database:
     ----------
     url : str
         SQLAlchemy URL.
+    key : LedgerKey, optional
+        Of the sealed columns; they stand in the clear without.
 
     Raises
     ------
@@ -86,7 +91,7 @@ class Database:
         If the URL names no database that can be used; the message never holds the URL, which may have a password.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: LedgerKey | None = None) -> None:
         try:
             parsed = make_url(url)
             arguments: dict[str, Any] = {}
@@ -102,6 +107,9 @@ class Database:
                 advice="postgresql+psycopg://user@host/database (pip install 'medrega-pacs[postgresql]'), "
                 "or sqlite:////absolute/path.sqlite3",
             ) from None
+        self._key = key
+        if key is not None:
+            use_key(self.engine.dialect, key)
         self._file: Path | None = None
         if parsed.get_backend_name() == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
@@ -219,6 +227,48 @@ class Database:
                         advice=f"run the newer version, or with it `medrega-pacs ledger downgrade {revisions()[-1]}`",
                     )
                 command.upgrade(alembic_config(connection), "head")
+                check_key(connection, self._key, claim=True)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether sealed columns hold cipher text: they can be asked for whole values alone."""
+        return self._key is not None
+
+    def check_key(self) -> None:
+        """Make sure that the tables, where there are any, are used with their key.
+
+        Raises
+        ------
+        NodeError
+            If it is another one, or only one of the two says that there is one.
+        """
+        with self._translated(), self.engine.begin() as connection:
+            if inspect(connection).has_table(KeyMark.__tablename__):
+                check_key(connection, self._key)
+
+    def rekey(self, old: LedgerKey | None, on_table: Callable[[str, int, int], object]) -> None:
+        """Encrypt what stands under an old key, or in the clear, with this database's, or not at all; no node may run.
+
+        Raises
+        ------
+        NodeError
+            If the old key is not the one, or a process of a node is connected; nothing is changed then.
+        """
+        self.refuse_while_in_use()
+        with self._translated(), self._one_at_a_time():
+            with self.engine.begin() as connection:
+                command.upgrade(alembic_config(connection), "head")
+                rekey(connection, old, self._key, on_table)
+            # So that nothing of before is left in free pages, or in the file beside.
+            with closing(self.engine.raw_connection()) as pooled:
+                driver: Any = pooled.driver_connection
+                if self._file is None:
+                    driver.autocommit = True
+                    driver.execute("VACUUM FULL")
+                else:
+                    driver.execute("VACUUM")
+                    driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                pooled.invalidate()
 
     def downgrade(self, revision: str) -> None:
         """Take the tables back to an older version's; what only newer ones know is lost. No node may run.
@@ -229,6 +279,11 @@ class Database:
             If there is no such revision, the tables are older than it, or a process of a node is connected.
         """
         self.refuse_while_in_use()
+        if self.encrypted:
+            raise NodeError(
+                "older versions cannot read an encrypted ledger",
+                advice="take ledger.key_file out, then `medrega-pacs ledger rekey --old-key FILE`",
+            )
         found = self.revision() or ""
         if revision not in revisions() or revision > found:
             raise NodeError(

@@ -38,6 +38,7 @@ from dicom_node.ledger.rereadings import Rereadings
 from dicom_node.ledger.retractions import Retractions
 from dicom_node.ledger.reviews import Reviews
 from dicom_node.ledger.runs import Runs
+from dicom_node.ledger.sealing import LedgerKey
 from dicom_node.ledger.sendings import Sendings
 from dicom_node.ledger.standing import Standing
 from dicom_node.ledger.states import ACTIVE, State
@@ -64,6 +65,8 @@ class Ledger(Part):
         Gives the time, aware; without one the database's, so that hosts whose clocks differ agree.
     monotonic : callable, optional
         Seconds by a clock that never jumps; without one this host's, or `clock` if that is given.
+    key : LedgerKey, optional
+        What leads to patients is encrypted with; in the clear without.
 
     Attributes
     ----------
@@ -95,8 +98,10 @@ class Ledger(Part):
         Gives the time by which the ledger goes.
     """
 
-    def __init__(self, url: str, clock: Clock | None = None, monotonic: Monotonic | None = None) -> None:
-        database = Database(url)
+    def __init__(
+        self, url: str, clock: Clock | None = None, monotonic: Monotonic | None = None, *, key: LedgerKey | None = None
+    ) -> None:
+        database = Database(url, key)
         if clock is None:
             clock, monotonic = database.clock, monotonic or time.monotonic
         super().__init__(database, clock)
@@ -130,7 +135,7 @@ class Ledger(Part):
     def open(cls, settings: Settings, clock: Clock | None = None) -> Self:
         """The ledger of a node, its tables up to date."""
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ledger = cls(ledger_url(settings), clock)
+        ledger = cls(ledger_url(settings), clock, key=ledger_key(settings))
         ledger.migrate()
         return ledger
 
@@ -346,3 +351,14 @@ def ledger_url(settings: Settings) -> str:
         return with_password(url, secret_of(file)) if file is not None else url
     path = (settings.data.path / FILE).resolve()
     return f"sqlite:///{Path(path)}"
+
+
+def ledger_key(settings: Settings) -> LedgerKey | None:
+    """The key that the settings name; None where they name none.
+
+    Raises
+    ------
+    SettingsError
+        If its file cannot be read or holds no key.
+    """
+    return LedgerKey.read(settings.ledger.key_file) if settings.ledger.key_file is not None else None

@@ -1,4 +1,7 @@
-"""The ledger's tables. None holds patient data: a study is its UIDs and what happened to it."""
+"""The ledger's tables. None holds patient data: a study is its UIDs and what happened to it.
+
+What leads from a row to a patient is `Sealed`: encrypted, where the settings name a key.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from dicom_node.ledger.sealing import Sealed, SealedUid
 from dicom_node.ledger.states import State
 
 
@@ -67,6 +71,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 UID = String(64)
+SEALED_UID = SealedUid()
 RUN_ID = String(32)
 AE_TITLE = String(16)
 DIGEST = String(64)
@@ -94,7 +99,7 @@ class Study(Base):
 
     __tablename__ = "study"
 
-    study_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(SEALED_UID, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     held_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Since when it is held by hand: nothing of it is completed or read until it is released."""
@@ -119,11 +124,11 @@ class Run(Base):
     )
 
     id: Mapped[str] = mapped_column(RUN_ID, primary_key=True)
-    study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"))
+    study_instance_uid: Mapped[str] = mapped_column(SEALED_UID, ForeignKey("study.study_instance_uid"))
     number: Mapped[int]
     supersedes: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("run.id"))
     state: Mapped[State] = mapped_column(STATE, index=True)
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Sealed, default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_image_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -166,16 +171,16 @@ class Instance(Base):
     )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
-    study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"))
+    study_instance_uid: Mapped[str] = mapped_column(SEALED_UID, ForeignKey("study.study_instance_uid"))
     run_id: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("run.id"), index=True)
-    series_instance_uid: Mapped[str] = mapped_column(UID)
-    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    series_instance_uid: Mapped[str] = mapped_column(SEALED_UID)
+    sop_instance_uid: Mapped[str] = mapped_column(SEALED_UID)
     sop_class_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
     calling_aet: Mapped[str] = mapped_column(AE_TITLE)
     called_aet: Mapped[str] = mapped_column(AE_TITLE, default="")
     """The entry point that it came by."""
-    path: Mapped[str] = mapped_column(Text)
+    path: Mapped[str] = mapped_column(Sealed)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     committed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When its sender was told that the node keeps it (PS3.4 J)."""
@@ -193,9 +198,9 @@ class Result(Base):
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
     run_id: Mapped[str] = mapped_column(RUN_ID, ForeignKey("run.id"))
-    sop_instance_uid: Mapped[str] = mapped_column(UID, index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(SEALED_UID, index=True)
     sop_class_uid: Mapped[str] = mapped_column(UID)
-    series_instance_uid: Mapped[str] = mapped_column(UID, index=True)
+    series_instance_uid: Mapped[str] = mapped_column(SEALED_UID, index=True)
     kind: Mapped[str] = mapped_column(String(64))
     sha256: Mapped[str] = mapped_column(DIGEST)
     path: Mapped[str] = mapped_column(Text)
@@ -222,7 +227,7 @@ class Delivery(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     status: Mapped[int | None]
     """Status of the last C-STORE response (PS3.4 B.2.3)."""
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Sealed, default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     dispatched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -266,14 +271,14 @@ class Event(Base):
     )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
-    study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"), index=True)
+    study_instance_uid: Mapped[str] = mapped_column(SEALED_UID, ForeignKey("study.study_instance_uid"), index=True)
     run_id: Mapped[str | None] = mapped_column(RUN_ID, ForeignKey("run.id"))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     kind: Mapped[str] = mapped_column(String(32))
     """``transition``, ``conflict``, ``adopted``, ``retry``, ``cancel``, ``retract``, ``delivery``, ``attempt``..."""
     from_state: Mapped[State | None] = mapped_column(STATE)
     to_state: Mapped[State | None] = mapped_column(STATE)
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Sealed, default="")
     audited: Mapped[bool] = mapped_column(default=False, server_default=true())
     """Whether the audit trail has had it; what older versions of the node wrote counts as told."""
 
@@ -315,7 +320,7 @@ class Commitment(Base):
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """When it is asked anew, in a transaction of its own, unless everything was committed by then."""
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Sealed, default="")
 
 
 class CommitmentReport(Base):
@@ -327,13 +332,13 @@ class CommitmentReport(Base):
     transaction_uid: Mapped[str] = mapped_column(UID, primary_key=True)
     calling_aet: Mapped[str] = mapped_column(AE_TITLE)
     called_aet: Mapped[str] = mapped_column(AE_TITLE)
-    instances: Mapped[str] = mapped_column(Text)
+    instances: Mapped[str] = mapped_column(Sealed)
     """JSON: pairs of SOP class and SOP instance UID."""
     state: Mapped[CommitmentState] = mapped_column(COMMITMENT_STATE)
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Sealed, default="")
 
 
 class Sending(Base):
@@ -343,7 +348,7 @@ class Sending(Base):
 
     transfer: Mapped[str] = mapped_column(String(32), primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(
-        UID, ForeignKey("study.study_instance_uid"), primary_key=True, index=True
+        SEALED_UID, ForeignKey("study.study_instance_uid"), primary_key=True, index=True
     )
     owner: Mapped[str] = mapped_column(String(128))
     """The process that receives it; once that is gone, so is the transfer."""
@@ -357,7 +362,9 @@ class Expectation(Base):
 
     __tablename__ = "expectation"
 
-    study_instance_uid: Mapped[str] = mapped_column(UID, ForeignKey("study.study_instance_uid"), primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(
+        SEALED_UID, ForeignKey("study.study_instance_uid"), primary_key=True
+    )
     source: Mapped[str] = mapped_column(String(64))
     """Name of a source of the settings; empty for the headers."""
     instances: Mapped[int | None]
@@ -402,14 +409,14 @@ class Workitem(Base):
 
     __tablename__ = "workitem"
 
-    sop_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(SEALED_UID, primary_key=True)
     worklist: Mapped[str] = mapped_column(String(64), index=True)
     transaction_uid: Mapped[str] = mapped_column(UID)
     """The key to a claimed workitem (PS3.4 CC.1.1): who has it may change its state."""
     state: Mapped[WorkitemState] = mapped_column(WORKITEM_STATE)
     outcome: Mapped[str] = mapped_column(String(16), default="")
     """Of ENDING: COMPLETED or CANCELED."""
-    study_instance_uid: Mapped[str | None] = mapped_column(UID, index=True)
+    study_instance_uid: Mapped[str | None] = mapped_column(SEALED_UID, index=True)
     run_id: Mapped[str | None] = mapped_column(RUN_ID)
     plan: Mapped[str | None] = mapped_column(String(128))
     priority: Mapped[int]
@@ -420,7 +427,7 @@ class Workitem(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     """To fetch its study."""
     next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Sealed, default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -481,3 +488,12 @@ class FailedSignIn(Base):
     """SHA-256 of the name: a password is now and then typed there."""
     address: Mapped[str] = mapped_column(String(64), index=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class KeyMark(Base):
+    """By which key the ledger is encrypted; no row where it is not."""
+
+    __tablename__ = "key_mark"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mark: Mapped[str] = mapped_column(Text)

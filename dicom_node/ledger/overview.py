@@ -34,7 +34,7 @@ class Filter:
     modality : str
         Of any of its objects whose header has been read.
     uid : str
-        A part of the Study Instance UID.
+        A part of the Study Instance UID; all of it where the ledger is encrypted.
     at_least : timedelta, optional
         For how long it has been in its state.
     """
@@ -139,7 +139,9 @@ class Overview(Part):
         if wanted.priority is not None:
             conditions.append(Run.priority == wanted.priority.rank)
         if wanted.uid:
-            conditions.append(Run.study_instance_uid.contains(wanted.uid, autoescape=True))
+            uid = Run.study_instance_uid
+            whole = self._database.encrypted  # a part of one cannot be told in cipher text
+            conditions.append(uid == wanted.uid if whole else uid.contains(wanted.uid, autoescape=True))
         if wanted.modality:
             # As `Header.to_json` writes it.
             has = Instance.header.contains(f'"modality":"{wanted.modality}"', autoescape=True)

@@ -33,6 +33,11 @@ class LedgerSettings(Section):
     password_file: Path | None = Field(
         default=None, description="File that holds the password for ledger.url, so that the URL needs none."
     )
+    key_file: Path | None = Field(
+        default=None,
+        description="File that holds a key (`openssl rand -hex 64`): what leads from the ledger to a patient is "
+        "encrypted with it. Without the key the ledger is lost: keep a copy of it elsewhere (deploy/ENCRYPTION.md).",
+    )
 
     @model_validator(mode="after")
     def _password_of_a_url(self) -> LedgerSettings:

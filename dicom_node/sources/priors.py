@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Final
 
 import structlog
@@ -73,7 +74,7 @@ def prior_of(
 
             def seen(_progress: Progress) -> None:
                 check()
-                ledger.leases.take(f"prior:{uid}", owner, _LEASE_SECONDS)
+                ledger.leases.take(_lease_key(uid), owner, _LEASE_SECONDS)
 
             prior = Prior(_fetch(archive, ledger, spool, settings.listener.aet, uid, series, seen))
             log.info("prior fetched", prior=uid, source=source.name)
@@ -86,7 +87,12 @@ def prior_of(
     finally:
         if fetched is not None:
             spool.remove_prior(fetched)
-            ledger.leases.drop(f"prior:{fetched}", owner)
+            ledger.leases.drop(_lease_key(fetched), owner)
+
+
+def _lease_key(study_instance_uid: str) -> str:
+    """Of a lease on a prior; leases are not sealed, and the UID leads to the patient."""
+    return f"prior:{sha256(study_instance_uid.encode()).hexdigest()}"
 
 
 class _NoPriorError(NodeError):
@@ -143,7 +149,7 @@ def _uid(series: Dataset) -> str:
 def _reserve(ledger: Ledger, uid: str, owner: str, check: Callable[[], None]) -> None:
     """Wait until no other reading uses this prior: its files are removed when one is done with them."""
     pause = threading.Event()
-    while not ledger.leases.take(f"prior:{uid}", owner, _LEASE_SECONDS):
+    while not ledger.leases.take(_lease_key(uid), owner, _LEASE_SECONDS):
         check()
         pause.wait(0.5)
 
