@@ -38,7 +38,7 @@ def _found(find: Callable[[], list[int | None]]) -> list[int]:
     """What a fault is to strike, once it is there."""
     until = time.monotonic() + _HIT_SECONDS
     while not (pids := [pid for pid in find() if pid is not None]) and time.monotonic() < until:
-        time.sleep(0.02)
+        time.sleep(0.005)
     return pids
 
 
@@ -77,6 +77,15 @@ def _stopped(find: Callable[[World], list[int | None]], seconds: tuple[float, fl
         return f"for {length:.0f} s" if pids else ""
 
     return strike
+
+
+def _writing(world: World) -> list[int | None]:
+    """Processes that hold a run whose results they are just writing."""
+    with closing(sqlite3.connect(world.data / "ledger.sqlite3", timeout=10)) as ledger:
+        found = ledger.execute(
+            "SELECT lease.owner FROM lease JOIN run ON lease.key = 'run:' || run.id WHERE run.state = 'WRITING'"
+        )
+        return [int(owner.split(":")[1]) for (owner,) in found]
 
 
 def flushed_redis(world: World, _rng: random.Random) -> str:
@@ -211,6 +220,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "worker told to end": _struck("worker", "second-worker", number=signal.SIGTERM),
     # For longer than its lease; then it goes on as if nothing had been.
     "reader stopped": _stopped(lambda world: [*world.children("tasks reading")], (7, 8)),
+    # Another one writes the same results meanwhile.
+    "writer stopped": _stopped(_writing, (7, 8)),
     "listener stopped": _stopped(lambda world: [world.pid("listen")], (1, 4)),
     "deliverer stopped": _stopped(lambda world: [*world.children("tasks delivery")], (1, 4)),
     "power cut": power_cut,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sqlite3
 import time
@@ -34,6 +35,7 @@ class Verdict:
     duplicates: list[str] = field(default_factory=list)
     wrong_study: list[str] = field(default_factory=list)
     taken_twice: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     results: int = 0
     runs: int = 0
@@ -43,7 +45,7 @@ class Verdict:
     @property
     def wrong(self) -> dict[str, list[str]]:
         """What was wrong, by kind."""
-        names = ("lost", "stuck", "missing", "duplicates", "wrong_study", "taken_twice", "left")
+        names = ("lost", "stuck", "missing", "duplicates", "wrong_study", "taken_twice", "altered", "left")
         return {name: found for name in names if (found := getattr(self, name))}
 
 
@@ -84,6 +86,11 @@ def judge(world: World, studies: list[Study]) -> Verdict:
         if record.runs[-1].instances != len(study.instances):
             verdict.lost.append(f"{study.uid}: the last run has {record.runs[-1].instances} of {len(study.instances)}")
         verdict.taken_twice += _taken_twice(record)
+        verdict.altered += [
+            f"{study.uid}: {result.path}"
+            for result in record.results
+            if hashlib.sha256((world.data / result.path).read_bytes()).hexdigest() != result.sha256
+        ]
         wanted |= {result.sop_instance_uid: study.uid for result in record.results}
     _judge_archive(world, sent, wanted, verdict)
     return verdict
