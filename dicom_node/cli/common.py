@@ -84,6 +84,8 @@ def reporter() -> Iterator[Callable[[str, int, int], None]]:
 def print_error(message: str, advice: str = "") -> None:
     """One clear line on standard error, with advice where there is some."""
     line = " ".join(f"medrega-pacs: {message}{f' ({advice})' if advice else ''}".split())
+    # A file's name may hold commands for a terminal.
+    line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
     typer.echo(typer.style(line, fg=typer.colors.RED) if sys.stderr.isatty() else line, err=True)
 
 
