@@ -13,11 +13,13 @@ import numpy as np
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from pydicom.uid import (
     UID,
+    JPEG2000Lossless,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
     RLELossless,
 )
 
@@ -38,6 +40,13 @@ def register() -> None:
     """Make the plug-in known to pydicom, once."""
     for uid in SYNTAXES:
         get_decoder(uid).add_plugin(PLUGIN, (__name__, "_decode_frame"))
+
+
+def load() -> None:
+    """Load what decodes, which else is done at the first frame of its kind."""
+    for uid in (*SYNTAXES, RLELossless, JPEGLSLossless, JPEG2000Lossless):
+        is_decodable(uid)
+    imagecodecs.jpegsof3_decode, imagecodecs.jpeg8_decode  # noqa: B018 - each is loaded where it is first named
 
 
 def is_decodable(syntax: UID) -> bool:

@@ -19,6 +19,7 @@ from engine.errors import NotAnImageError, UndecodableError
 from engine.imaging import codecs
 from engine.imaging.admission import check_image
 from engine.imaging.codestream import Codestream, breaks_off, read_codestream
+from engine.imaging.decoder import Decoder
 from engine.study import READ_ERRORS, Instance, open_part10
 
 _KEYWORDS: Final = {
@@ -73,25 +74,36 @@ def decode_frame(instance: Instance, frame: int) -> Frame:
     syntax = instance.transfer_syntax
     if not codecs.is_decodable(syntax):
         raise UndecodableError(f"the pixels cannot be decoded: there is no decoder for {syntax.name}")
-    stream = None
     try:
         with open_part10(instance.path, instance.limits) as file:
             options = _at_pixels(file, instance)
             if syntax.is_encapsulated:
-                stream = _check_codestream(file, instance, frame, options)
-            photometric = _photometric(instance, stream)
-            if instance.header.get("BitsAllocated") == 1 and not syntax.is_encapsulated:
+                return _compressed(file, instance, frame, options)
+            photometric = str(instance.header.PhotometricInterpretation)
+            if instance.header.get("BitsAllocated") == 1:
                 return Frame(_single_bits(file, instance.header, frame), photometric, 1)
-            samples, meta = get_decoder(options["transfer_syntax_uid"]).as_array(
-                file, index=frame - 1, raw=True, decoding_plugin=codecs.plugin_for(syntax), **options
+            # No codec, and no more memory than the frame declares: nothing to keep in a process of its own.
+            samples, meta = get_decoder(options.pop("transfer_syntax_uid")).as_array(
+                file, index=frame - 1, raw=True, **options
             )
-            bits = int(meta.get("bits_stored", 0))
-            if not options.get("correct_unused_bits", True):
-                samples = _from_high_bit(samples, instance.header)
+            return Frame(_aligned(samples, instance.header), photometric, int(meta.get("bits_stored", 0)))
     except READ_ERRORS as error:
         # The library's own words may quote the dataset, so only the kind of the error is told.
         raise UndecodableError(f"the pixels cannot be decoded ({type(error).__name__}, {syntax.name})") from error
-    return Frame(samples, photometric, bits)
+
+
+def _compressed(file: BinaryIO, instance: Instance, frame: int, options: dict[str, Any]) -> Frame:
+    codestream = get_frame(
+        file,
+        frame - 1,
+        extended_offsets=options.pop("extended_offsets", None),
+        number_of_frames=instance.number_of_frames,
+    )
+    stream = _check_codestream(codestream, instance.header)
+    options["number_of_frames"] = 1
+    syntax = options.pop("transfer_syntax_uid")
+    samples, bits = Decoder.of(instance.limits).decode(codestream, syntax, options)
+    return Frame(_aligned(samples, instance.header), _photometric(instance, stream), bits)
 
 
 def _photometric(instance: Instance, stream: Codestream | None) -> str:
@@ -121,7 +133,8 @@ def _high_bit(header: Dataset) -> int | None:
     return high if 1 <= stored <= high < allocated else None
 
 
-def _from_high_bit(samples: npt.NDArray[Any], header: Dataset) -> npt.NDArray[Any]:
+def _aligned(samples: npt.NDArray[Any], header: Dataset) -> npt.NDArray[Any]:
+    """Stored values, where they end at another bit than Bits Stored - 1."""
     high = _high_bit(header)
     allocated = samples.dtype.itemsize * 8
     if high is None or allocated != header.BitsAllocated:
@@ -155,17 +168,10 @@ def _at_pixels(file: BinaryIO, instance: Instance) -> dict[str, Any]:
     return options
 
 
-def _check_codestream(file: BinaryIO, instance: Instance, frame: int, options: dict[str, Any]) -> Codestream | None:
-    start = file.tell()
-    encoded = get_frame(
-        file,
-        frame - 1,
-        extended_offsets=options.get("extended_offsets"),
-        number_of_frames=instance.number_of_frames,
-    )
-    file.seek(start)
+def _check_codestream(encoded: bytes, header: Dataset) -> Codestream | None:
+    """What a compressed frame says of itself, and whether that is what the header declares."""
     stream = read_codestream(encoded)
-    declared = (instance.header.Rows, instance.header.Columns)
+    declared = (header.Rows, header.Columns)
     if stream is not None and (stream.rows, stream.columns) != declared:
         raise UndecodableError(
             f"the compressed frame is {stream.columns} x {stream.rows} pixels, but the header declares "

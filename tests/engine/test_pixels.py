@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
-from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
@@ -29,6 +28,7 @@ from pydicom.uid import (
 
 from engine.errors import NotAnImageError, UndecodableError
 from engine.imaging import Window, check_image, decode_frame, render_frame
+from engine.imaging.decoder import Decoder
 from engine.study import load_instance
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -299,14 +299,17 @@ def test_one_frame_of_a_hundred_is_decoded_alone(tmp_path, monkeypatch, syntax):
         store(dataset, tmp_path / "file.dcm", syntax)
     instance = load_instance(tmp_path / "file.dcm")
     decoded = []
-    original = DecodeRunner._decode_frame
-    monkeypatch.setattr(DecodeRunner, "_decode_frame", lambda *a, **k: decoded.append(1) or original(*a, **k))
+    original = Decoder.decode
+    monkeypatch.setattr(
+        Decoder, "decode", lambda self, frame, *told: decoded.append(len(frame)) or original(self, frame, *told)
+    )
     tracemalloc.start()
     shown = [gray(instance, number)[5, 5] for number in (60, 99)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert shown == [59, 98]
     assert len(decoded) == 2
+    assert sum(decoded) < len(dataset.PixelData) / 10
     assert peak < frames.nbytes  # and that is with the picture in RGB
 
 
