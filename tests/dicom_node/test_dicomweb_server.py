@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -213,6 +214,20 @@ def test_only_known_users_get_in_and_only_as_far_as_their_rights(guarded: Web) -
         worked = guarded.ask("PUT", f"/work/{'0' * 32}/reading?owner=x", b"{}", Authorization=authorization)
         assert (stored.status, asked.status, worked.status) == statuses
     assert guarded.ledger.studies()[0].calling_aets == ("CT1",)
+
+
+def test_every_address_asks_who_asks_and_whether_they_may(guarded: Web) -> None:
+    routes = guarded.server.config.app._application.routes
+    needs = {"POST": "store", "PUT": "work"}
+    for route in routes:
+        path, (method,) = re.sub(r"{\w+}", "1", route.path), route.methods - {"HEAD"}
+        right = "work" if path.startswith("/work") else needs.get(method, "retrieve")
+        length = {} if method == "GET" else {"Content_Length": "0"}
+        for wrong in ("", basic("CT1", "geheim"), f"Bearer {TOKEN[:-1]}"):
+            assert guarded.ask(method, path, Authorization=wrong, **length).status == 401, (method, path)
+        other = f"Bearer {TOKEN}" if right == "store" else basic("CT1", "geheim:ö")
+        answer = guarded.ask(method, path, Authorization=other, **length)
+        assert (answer.status, b"may not" in answer.body) == (403, True), (method, path)
 
 
 def test_a_body_that_is_not_wanted_is_refused_before_it_is_read_whole(guarded: Web) -> None:
