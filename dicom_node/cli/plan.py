@@ -109,7 +109,7 @@ def which(
     plans = read_plans(settings.engine.plans)
     if name is not None and name not in plans:
         raise typer.BadParameter(f"there is no plan {name!r}; known: {', '.join(sorted(plans))}", param_hint="--plan")
-    studies, refused = load_studies(paths)
+    studies, refused = load_studies(paths, settings.limits.of_reading)
     failed = report_refused(refused, paths)
     if not studies:
         print_error("there is no study in what was given")

@@ -59,7 +59,7 @@ def read(
 
     settings = load_settings(config)
     languages: tuple[Language, ...] = tuple(one for one in LANGUAGES if language in (one, ReportLanguage.BOTH))
-    studies, refused = load_studies(paths)
+    studies, refused = load_studies(paths, settings.limits.of_reading)
     failed = report_refused(refused, paths)
     if not studies:
         print_error("there is no study to read")

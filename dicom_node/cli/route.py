@@ -76,7 +76,7 @@ def try_(
 
     settings = _with_rules(load_settings(config), rules)
     routes = routes_of(settings)
-    studies, refused = load_studies(paths)
+    studies, refused = load_studies(paths, settings.limits.of_reading)
     failed = report_refused(refused, paths)
     if not studies:
         print_error("there is no study in what was given")

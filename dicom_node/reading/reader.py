@@ -130,7 +130,7 @@ class Reader:
 
     def _study(self, claim: Claim, files: Mapping[Path, StoredInstance]) -> tuple[Study, list[NotRead]]:
         """The study as it lies in its files, and those of them that cannot be read."""
-        studies, refused = load_studies(files)
+        studies, refused = load_studies(files, self._settings.limits.of_reading)
         left_aside = [
             NotRead(files[path].series_instance_uid, files[path].sop_instance_uid, str(error))
             for path, error in refused

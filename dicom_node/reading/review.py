@@ -109,7 +109,11 @@ def finish_review(
         keep_report=keep_report,
     )
     with spool.files(claim, lambda: None) as files:
-        studies = [one for one in load_studies(files)[0] if one.study_instance_uid == claim.study_instance_uid]
+        studies = [
+            one
+            for one in load_studies(files, settings.limits.of_reading)[0]
+            if one.study_instance_uid == claim.study_instance_uid
+        ]
         if not studies:
             raise NodeError("none of the study's files can be read")
         destinations, withheld = addressed(claim.decision, settings)

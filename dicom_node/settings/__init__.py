@@ -7,6 +7,7 @@ from dicom_node.settings.console import ConsoleSettings, OidcSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
+from dicom_node.settings.limits import LimitsSettings
 from dicom_node.settings.listener import Entry, ListenerSettings
 from dicom_node.settings.metrics import MetricsSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
@@ -35,6 +36,7 @@ __all__ = [
     "Entry",
     "FrontSettings",
     "LedgerSettings",
+    "LimitsSettings",
     "ListenerSettings",
     "LogSettings",
     "MetricsSettings",

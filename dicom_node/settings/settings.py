@@ -24,6 +24,7 @@ from dicom_node.settings.console import ConsoleSettings, OidcSettings
 from dicom_node.settings.delivery import DeliverySettings, Destination
 from dicom_node.settings.dicomweb import DicomwebSettings, DicomwebUser, FrontSettings
 from dicom_node.settings.engine import EngineSettings, ReadingSettings
+from dicom_node.settings.limits import LimitsSettings
 from dicom_node.settings.listener import Entry, ListenerSettings, User
 from dicom_node.settings.metrics import MetricsSettings
 from dicom_node.settings.node import BrokerSettings, DataSettings, LedgerSettings, LogSettings, SweeperSettings
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
 
     data: DataSettings = DataSettings()
     listener: ListenerSettings = ListenerSettings()
+    limits: LimitsSettings = LimitsSettings()
     tls: TlsSettings = TlsSettings()
     completion: CompletionSettings = CompletionSettings()
     routing: RoutingSettings = RoutingSettings()

@@ -76,7 +76,7 @@ def prior_of(
                 check()
                 ledger.leases.take(_lease_key(uid), owner, _LEASE_SECONDS)
 
-            prior = Prior(_fetch(archive, ledger, spool, settings.listener.aet, uid, series, seen))
+            prior = Prior(_fetch(settings, archive, ledger, spool, uid, series, seen))
             log.info("prior fetched", prior=uid, source=source.name)
         except _NoPriorError as none:
             prior = Prior(None, str(none))
@@ -155,9 +155,9 @@ def _reserve(ledger: Ledger, uid: str, owner: str, check: Callable[[], None]) ->
 
 
 def _fetch(
-    archive: Archive, ledger: Ledger, spool: Spool, entry: str, uid: str, series: list[str], seen: OnProgress
+    settings: Settings, archive: Archive, ledger: Ledger, spool: Spool, uid: str, series: list[str], seen: OnProgress
 ) -> Study:
-    begun = ledger.clock()
+    begun, entry = ledger.clock(), settings.listener.aet
     found = archive.retrieve(uid, series, Storage(spool, ledger), entry, seen, Cancel(), prior=True)
     run = ledger.workitems.run_of(uid)
     if run is not None and run.created_at >= begun and run.state in ACTIVE and not spool.priors(uid):
@@ -166,7 +166,7 @@ def _fetch(
         raise _NoPriorError('the source does not say for whom it sends: set retrieve = "get" for it')
     if not found.ok:
         raise NodeError(found.explained)
-    studies, _ = load_studies(spool.priors(uid))
+    studies, _ = load_studies(spool.priors(uid), settings.limits.of_reading)
     for one in studies:
         if one.study_instance_uid == uid:
             return one
