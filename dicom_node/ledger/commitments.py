@@ -212,7 +212,8 @@ class Commitments(Part):
                 .order_by(Result.id)
             ).all()
             now = self._clock()
-            since = min((delivery.delivered_at for delivery, _ in rows if delivery.delivered_at), default=now)
+            delivered = [delivery.delivered_at for delivery, _ in rows if delivery.delivered_at]
+            since = min(delivered, default=now)
             before = session.scalar(
                 select(func.count()).where(
                     Commitment.run_id == run_id,
@@ -228,7 +229,7 @@ class Commitments(Part):
                     destination=destination,
                     state=CommitmentState.OPEN,
                     number=number,
-                    requested_at=now,
+                    requested_at=max([now, *delivered]),  # a clock that was set back must not ask for them again
                     next_attempt_at=next_attempt_at,
                 )
             )

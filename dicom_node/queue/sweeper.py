@@ -101,9 +101,9 @@ class Sweeper:
             If the ledger or the broker cannot be reached; the next sweep does what this one left.
         """
         seconds = max(3 * self._settings.sweeper.interval_seconds, _SLOWEST_SECONDS)
+        now = self._ledger.clocks.steady()  # before the lease, which a jump would lengthen
         if not self._ledger.leases.take(_LEASE, self._owner, seconds):
             return
-        now = self._ledger.clocks.steady()
         self._completion.close(now)
         self._router.route_complete()
         reading = self._settings.reading
