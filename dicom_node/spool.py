@@ -455,8 +455,8 @@ class IncomingFile:
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._named = True
 
-    def write(self, part: bytes | memoryview) -> None:
-        """Add the next bytes of the data set, encoded as received; they are never decoded.
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Add the next parts of the data set, encoded as received; they are never decoded.
 
         Raises
         ------
@@ -464,10 +464,11 @@ class IncomingFile:
             If the disk fails; `SpoolFullError` where there is no space.
         """
         with _full_disk_told():
-            descriptor = self._open(part)
-            self.size += len(part)
-            if self._synced:
-                self._checksum = zlib.crc32(part, self._checksum)
+            descriptor = self._open(*parts)
+            for part in parts:
+                self.size += len(part)
+                if self._synced:
+                    self._checksum = zlib.crc32(part, self._checksum)
             end = self._offset + self.size
             if end - self._written_back >= _WRITE_BACK:
                 self._spool.check_free(end - self._written_back)
@@ -564,17 +565,15 @@ class IncomingFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _open(self, part: bytes | memoryview = b"") -> int:
-        """The descriptor, once what stands before a part and the part itself are written."""
+    def _open(self, *parts: bytes | memoryview) -> int:
+        """The descriptor, once what stands before some parts and they themselves are written."""
         if self._descriptor is None:
             raise SpoolError("the file was given up")
         if self._head:
-            head, self._head = self._head, b""
-            written = os.writev(self._descriptor, (head, part))
-            if written < len(head):
-                _write_all(self._descriptor, head[written:])
-            part = memoryview(part)[max(written - len(head), 0) :]
-        _write_all(self._descriptor, part)
+            parts = (self._head, *parts)
+            self._head = b""
+        if parts:
+            _write_all(self._descriptor, *parts)
         return self._descriptor
 
 
@@ -672,10 +671,12 @@ def _write(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, content: bytes | memoryview) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _write_all(descriptor: int, *parts: bytes | memoryview) -> None:
+    written = os.writev(descriptor, parts)
+    if written < sum(map(len, parts)):
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
 
 def _system_write_back() -> Callable[[int, int, int], object]:

@@ -40,6 +40,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Protocol
@@ -69,15 +70,24 @@ _LOOK_MS: Final = 50
 """How long the thread waits for bytes before it looks whether the library has something to send."""
 _PATIENCE: Final = 8
 """How many rounds of the library's loop (1 ms each) its other thread has to come to rest."""
+_ROUND: Final = 0.001
+_SHORT_ROUND: Final = 0.0001
+"""Seconds that a round of the library's loop takes, and takes while the peer waits for this side's next word."""
+_ANSWERS_SOON: Final = frozenset({"Sta3", "Sta8"})
 _P_DATA: Final = 4
-_NO_DATA_SET: Final = 0x0101
-_STORE_RQ: Final = 0x0001
-_STORE_RSP: Final = 0x8001
+_MOST_PARTS: Final = 256
+"""How many values are written by one system call; the system takes 1024."""
+_NO_DATA_SET: Final = b"\1\1"
+_STORE_RQ: Final = b"\1\0"
+_STORE_RSP: Final = b"\1\x80"
+_PRIORITIES: Final = frozenset({b"\0\0", b"\1\0", b"\2\0"})
+_PRIOR_MESSAGE: Final = PRIOR_MESSAGE.to_bytes(2, "little")
 
 _PDU: Final = struct.Struct(">BxI")
 _ITEM: Final = struct.Struct(">IB")
 _ELEMENT: Final = struct.Struct("<HHI")
-_UID: Final = re.compile(rb"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
+_UID: Final = re.compile(rb"(?!.{65})(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
+_ORIGINATOR: Final = re.compile(rb"[0-9A-Za-z_. -]{0,16}")
 
 log = structlog.get_logger(__name__)
 
@@ -121,22 +131,19 @@ class StoreRequest:
             last = element
             values[element] = command[at : at + length]
             at += length
-        if at != end or values.keys() - _KNOWN or _NEEDED - values.keys():
+        if at != end or not _NEEDED <= values.keys() <= _KNOWN or len(values.get(0x0000, bytes(4))) != 4:
             return None
-        if any(len(value) != 2 for element, value in values.items() if element in _SHORTS):
+        message, data_set = values[0x0110], values[0x0800]
+        if values[0x0100] != _STORE_RQ or values[0x0700] not in _PRIORITIES or not len(message) == len(data_set) == 2:
             return None
-        kind, message, priority, data_set = (int.from_bytes(values[element], "little") for element in _REQUIRED_SHORTS)
-        uids = [values[element].removesuffix(b"\0") for element in (0x0002, 0x1000)]
-        if kind != _STORE_RQ or priority > 2 or data_set == _NO_DATA_SET or len(values.get(0x0000, bytes(4))) != 4:
+        sop_class, sop_instance = values[0x0002].removesuffix(b"\0"), values[0x1000].removesuffix(b"\0")
+        if data_set == _NO_DATA_SET or not (_UID.fullmatch(sop_class) and _UID.fullmatch(sop_instance)):
             return None
-        if not all(len(uid) <= 64 and _UID.fullmatch(uid) for uid in uids):
+        if 0x1030 in values and not _ORIGINATOR.fullmatch(values[0x1030]):
             return None
-        if values.get(0x1031) == PRIOR_MESSAGE.to_bytes(2, "little"):
+        if 0x1031 in values and (len(values[0x1031]) != 2 or values[0x1031] == _PRIOR_MESSAGE):
             return None  # perhaps fetched as a prior
-        originator = values.get(0x1030, b"")
-        if len(originator) > 16 or not re.fullmatch(rb"[0-9A-Za-z_. -]*", originator):
-            return None
-        return cls(message, uids[0].decode(), uids[1].decode())
+        return cls(int.from_bytes(message, "little"), sop_class.decode(), sop_instance.decode())
 
     def response(self, status: int, comment: str = "") -> bytes:
         """Encode the C-STORE-RSP command set (PS3.7 9.3.1.2)."""
@@ -144,9 +151,9 @@ class StoreRequest:
         body = b"".join(
             (
                 _element(0x0002, _padded(self.sop_class_uid.encode(), b"\0")),
-                _element(0x0100, _STORE_RSP.to_bytes(2, "little")),
+                _element(0x0100, _STORE_RSP),
                 _element(0x0120, self.message_id.to_bytes(2, "little")),
-                _element(0x0800, _NO_DATA_SET.to_bytes(2, "little")),
+                _element(0x0800, _NO_DATA_SET),
                 _element(0x0900, status.to_bytes(2, "little")),
                 _element(0x0902, _padded(text, b" ")) if text else b"",
                 _element(0x1000, _padded(self.sop_instance_uid.encode(), b"\0")),
@@ -155,9 +162,7 @@ class StoreRequest:
         return _element(0x0000, len(body).to_bytes(4, "little")) + body
 
 
-_REQUIRED_SHORTS: Final = (0x0100, 0x0110, 0x0700, 0x0800)
-_SHORTS: Final = frozenset({*_REQUIRED_SHORTS, 0x1031})
-_NEEDED: Final = frozenset({*_REQUIRED_SHORTS, 0x0002, 0x1000})
+_NEEDED: Final = frozenset({0x0002, 0x0100, 0x0110, 0x0700, 0x0800, 0x1000})
 _KNOWN: Final = _NEEDED | {0x0000, 0x1030, 0x1031}
 
 
@@ -217,6 +222,7 @@ class _DataPath:
         self._association = association
         self._store = store
         self._provider = provider
+        provider._run_loop_delay = _SHORT_ROUND  # the request is there
         self._connection = provider.socket.socket
         self._timeout = association.network_timeout or 3600.0
         if self._connection.gettimeout() is None:
@@ -245,6 +251,8 @@ class _DataPath:
         self._context_id = 0
         self._receiving: Receiving | None = None
         self._refusal: NodeError | None = None
+        self._unwritten: list[memoryview] = []
+        """Values of the data set that stand in the buffer, before its beginning."""
 
     def _abandon(self) -> None:
         receiving = self._receiving
@@ -257,7 +265,9 @@ class _DataPath:
     def _look(self) -> bool:
         """In the place of the library's own: whether the peer sent something; its event is queued then."""
         self._deadline = None
-        if self._provider.state_machine.current_state == "Sta6":
+        state = self._provider.state_machine.current_state
+        self._provider._run_loop_delay = _SHORT_ROUND if state in _ANSWERS_SOON else _ROUND
+        if state == "Sta6":
             if self._request is not None or self._undisturbed():
                 self._patience = _PATIENCE
                 return self._receive()
@@ -327,6 +337,7 @@ class _DataPath:
 
     def _fill(self) -> bool:
         """Read what has come; False where nothing came for a moment."""
+        self._write()
         if self._begin == self._end:
             self._begin = self._end = 0
         elif self._end == _BUFFER or self._begin > _BUFFER // 2:
@@ -468,27 +479,36 @@ class _DataPath:
                 if control & 1:
                     return self._give_back(left)
                 self._begin += 6
-                self._write(item - 2)
+                self._take(item - 2)
                 complete = bool(control & 2)
             left -= 4 + item
         if complete:
             self._finish()
         return True
 
-    def _write(self, count: int) -> None:
+    def _take(self, count: int) -> None:
+        """Have a value, or the rest of one, written with what else has come."""
         while count:
             if self._begin == self._end:
                 self._more()
             part = min(count, self._end - self._begin)
-            if self._receiving is not None:
-                try:
-                    self._receiving.write(self._view[self._begin : self._begin + part])
-                except NodeError as error:
-                    self._refusal = error
-                    self._receiving.abandon()
-                    self._receiving = None
+            self._unwritten.append(self._view[self._begin : self._begin + part])
+            if len(self._unwritten) == _MOST_PARTS:
+                self._write()
             self._begin += part
             count -= part
+
+    def _write(self) -> None:
+        if not self._unwritten:
+            return
+        parts, self._unwritten = self._unwritten, []
+        if self._receiving is not None:
+            try:
+                self._receiving.write(*parts)
+            except NodeError as error:
+                self._refusal = error
+                self._receiving.abandon()
+                self._receiving = None
 
     def _skip(self, count: int) -> None:
         while count:
@@ -500,6 +520,7 @@ class _DataPath:
 
     def _give_back(self, left: int) -> bool:
         """Leave the message to the library: what came of it, and the rest of this PDU as a PDU of its own."""
+        self._write()
         receiving = self._receiving
         if receiving is None or receiving.size > _LARGEST:
             self._given_back = b"\xff" * _PDU.size  # a PDU of no known type: the association is aborted
@@ -517,6 +538,7 @@ class _DataPath:
 
     def _finish(self) -> None:
         """Keep the object and answer."""
+        self._write()
         request, receiving = self._request, self._receiving
         assert request is not None  # noqa: S101 - an object has begun
         status, comment = 0, ""
@@ -545,9 +567,17 @@ class _DataPath:
             self._association.dimse.send_msg(response, context_id)
             return
         value = len(command_set) + 2
-        transport = self._provider.socket
-        assert transport is not None  # noqa: S101 - the state machine is in Sta6
-        transport.send(_PDU.pack(_P_DATA, value + 4) + _ITEM.pack(value, context_id) + b"\3" + command_set)
+        self._send(_PDU.pack(_P_DATA, value + 4) + _ITEM.pack(value, context_id) + b"\3" + command_set)
+
+    def _send(self, answer: bytes) -> None:
+        sent = 0
+        if not isinstance(self._connection, ssl.SSLSocket):
+            with suppress(OSError):  # the library waits until the peer takes it, or finds that it has gone
+                sent = os.write(self._connection.fileno(), answer)
+        if sent < len(answer):
+            transport = self._provider.socket
+            assert transport is not None  # noqa: S101 - the state machine is in Sta6
+            transport.send(answer[sent:])
 
 
 @cache

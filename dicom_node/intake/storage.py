@@ -196,17 +196,19 @@ class Receiving:
     ) -> None:
         self.abandon()
 
-    def write(self, part: bytes | memoryview) -> None:
-        """Keep the next part of the data set.
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Keep the next parts of the data set.
 
         Raises
         ------
         SpoolError
             If the disk fails; `SpoolFullError` where there is no space.
         """
-        if len(self._head) < _HEAD:
+        for part in parts:
+            if len(self._head) >= _HEAD:
+                break
             self._head += part[: _HEAD - len(self._head)]
-        self._file.write(part)
+        self._file.write(*parts)
 
     @property
     def size(self) -> int:
