@@ -53,7 +53,12 @@ class Settings(BaseSettings):
     """All settings of a node; `Settings.load` is the way to get them."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
     )
 
     data: DataSettings = DataSettings()

@@ -54,16 +54,16 @@ def test_the_file_in_the_working_folder_is_found(tmp_path: Path) -> None:
 
 def test_the_environment_wins_key_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDREGA_PACS__LISTENER__PORT", "104")
-    monkeypatch.setenv("MEDREGA_PACS__BROKER__URL", "redis://:secret@broker/0")
+    monkeypatch.setenv("MEDREGA_PACS__BROKER__URL", "rediss://:secret@broker/0")
     settings = Settings.load(written(tmp_path, '[listener]\nport = 4711\naet = "READER"\n'))
     assert (settings.listener.port, settings.listener.aet) == (104, "READER")
     assert settings.broker.url is not None
-    assert settings.broker.url.get_secret_value() == "redis://:secret@broker/0"
+    assert settings.broker.url.get_secret_value() == "rediss://:secret@broker/0"
     assert "secret" not in repr(settings)
 
 
 def test_a_child_process_gets_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEDREGA_PACS__BROKER__URL", "redis://:secret@broker/0")
+    monkeypatch.setenv("MEDREGA_PACS__BROKER__URL", "rediss://:secret@broker/0")
     text = FIXED + "\n[completion.per_calling_aet]\nCT1 = 120\n"
     settings = Settings.load(written(tmp_path, text))
     for name, value in settings.to_environment().items():
@@ -105,7 +105,7 @@ def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_wrong_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEDREGA_PACS__BROKER", '{"url": ["redis://:secret@broker/0"]}')
+    monkeypatch.setenv("MEDREGA_PACS__BROKER", '{"url": ["rediss://:secret@broker/0"]}')
     with pytest.raises(SettingsError) as caught:
         Settings.load()
     assert "secret" not in str(caught.value)
@@ -122,6 +122,31 @@ def test_another_address_needs_a_list_or_a_word() -> None:
     assert not ListenerSettings(host="0.0.0.0", promiscuous=True).loopback  # noqa: S104
     with pytest.raises(ValidationError):
         ListenerSettings(host="pacs.example.org")
+
+
+@pytest.mark.parametrize(
+    ("section", "url", "taken"),
+    [
+        ("broker", "redis://:Geheim@redis.example:6379/0", False),
+        ("broker", "rediss://:Geheim@redis.example:6379/0", True),
+        ("broker", "redis://:Geheim@[::1]:6379/0", True),
+        ("broker", "redis+socket:///run/redis.sock", True),
+        ("broker", "redis://:Geheim@[redis/0", False),
+        ("ledger", "postgresql+psycopg://node:Geheim@db.example/x", False),
+        ("ledger", "postgresql+psycopg://node:Geheim@db.example/x?sslmode=prefer", False),
+        ("ledger", "postgresql+psycopg://node:Geheim@db.example/x?sslmode=verify-full&sslrootcert=ca.pem", True),
+        ("ledger", "postgresql://node:Geheim@/x?host=db.example", False),
+        ("ledger", "postgresql+psycopg://node:Geheim@/x?host=/run/postgresql", True),
+        ("ledger", "sqlite:////srv/x.sqlite3", True),
+    ],
+)
+def test_a_service_of_another_host_is_talked_to_by_tls_or_by_a_word(section: str, url: str, taken: bool) -> None:
+    if taken:
+        assert getattr(Settings(**{section: {"url": url}}), section).url.get_secret_value() == url
+    else:
+        with pytest.raises(ValidationError, match=r"plain_tcp = true|cannot be read") as caught:
+            Settings(**{section: {"url": url}})
+        assert "Geheim" not in str(caught.value)
 
 
 def test_quiet_time_may_differ_by_sender(tmp_path: Path) -> None:
