@@ -169,7 +169,7 @@ def test_shown_settings_give_themselves_again_and_hide_secrets(run: Run, monkeyp
     assert status == 0
     Path("b.toml").write_text(out)
     assert run("config", "show", "--config", "b.toml")[1] == out
-    monkeypatch.setenv("MEDREGA_PACS__BROKER__URL", "redis://:secret@broker/0")
+    monkeypatch.setenv("MEDREGA_PACS__BROKER__URL", "rediss://:secret@broker/0")
     assert "secret" not in run("config", "show")[1]
 
 
@@ -388,6 +388,7 @@ def test_an_account_is_made_before_the_node_first_ran_and_has_its_role_until_it_
     assert (tmp_path / "medrega-data").stat().st_mode & 0o077 == 0
     assert run("console", "user", "role", "kim", "administrator")[0] == 0
     assert re.search(r"^kim +administrator +since", run("console", "user", "list")[1], re.MULTILINE)
+    assert "0 sessions" in run("console", "user", "sign-out", "kim")[1]
     assert run("console", "user", "remove", "kim")[0] == 0
     assert "no accounts" in run("console", "user", "list")[1]
     assert run("console", "user", "remove", "kim")[0] == 1
