@@ -68,6 +68,7 @@ class Action(StrEnum):
     ACCOUNT_CHANGED = "account-changed"
     STUDY_VIEWED = "study-viewed"
     RESULT_DOWNLOADED = "result-downloaded"
+    STUDY_EXPORTED = "study-exported"
     STUDY_RETRIED = "study-retried"
     STUDY_CANCELLED = "study-cancelled"
     STUDY_REREAD = "study-reread"
@@ -120,6 +121,7 @@ _CODES: Final[Mapping[Action, tuple[_Event, str, Code | None]]] = MappingProxyTy
         Action.ACCOUNT_CHANGED: (_Event.SECURITY, "E", _USERS),
         Action.STUDY_VIEWED: (_Event.ACCESSED, "R", None),
         Action.RESULT_DOWNLOADED: (_Event.EXPORT, "R", None),
+        Action.STUDY_EXPORTED: (_Event.EXPORT, "R", None),
         Action.STUDY_RETRIED: (_Event.ACCESSED, "U", None),
         Action.STUDY_CANCELLED: (_Event.ACCESSED, "U", None),
         Action.STUDY_REREAD: (_Event.ACCESSED, "U", None),

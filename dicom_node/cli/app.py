@@ -21,6 +21,7 @@ from dicom_node.cli import (
     destinations,
     doctor,
     engine,
+    export,
     ledger,
     network,
     node,
@@ -49,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (node, reading, network, pull, worklist, studies, queue, purge, doctor, commission, demo):
+for module in (node, reading, network, pull, worklist, studies, queue, export, purge, doctor, commission, demo):
     module.register(app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
