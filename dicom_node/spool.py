@@ -40,6 +40,7 @@ from pydicom.filereader import read_file_meta_info
 from dicom_node.intake.file_meta import PREAMBLE
 from dicom_node.process import booted_at, new_owner, owner_is_gone
 from dicom_node.seal import Seal, names_follow_files
+from dicom_node.settings.limits import LimitsSettings
 from engine.errors import NodeError
 from engine.study import READ_ERRORS
 
@@ -51,6 +52,7 @@ _UID: Final = re.compile(r"[0-9.]{1,64}")
 _RUN: Final = re.compile(r"[0-9a-f]{32}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _MIB: Final = 1 << 20
+_LIMITS: Final = LimitsSettings()
 _CHUNK: Final = 1 << 20
 _ABANDONED_SECONDS: Final = 3600
 """A file that nothing was added to for so long does not arrive any more, whoever was writing it."""
@@ -95,6 +97,8 @@ class Spool:
         Free space in bytes below which nothing more is received.
     highest_percent : float, optional
         How full the disk may be before nothing more is received.
+    limits : LimitsSettings
+        Of objects that are received, and read where they lie.
 
     Attributes
     ----------
@@ -102,8 +106,16 @@ class Spool:
         Whether the sync of a file takes its names along on this disk.
     """
 
-    def __init__(self, root: Path, minimum_free: int = 0, *, highest_percent: float | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        minimum_free: int = 0,
+        *,
+        highest_percent: float | None = None,
+        limits: LimitsSettings = _LIMITS,
+    ) -> None:
         self.root = root.resolve()
+        self.limits = limits
         self._minimum_free = minimum_free
         self._highest_percent = highest_percent
         self._incoming = self.root / "incoming"
@@ -122,7 +134,7 @@ class Spool:
     def of(cls, settings: Settings) -> Self:
         """The spool of a node, which refuses what would fill its disk."""
         free, percent = settings.data.minimum_free_mib * _MIB, settings.retention.refuse_above_percent
-        return cls(settings.data.path, free, highest_percent=percent)
+        return cls(settings.data.path, free, highest_percent=percent, limits=settings.limits)
 
     def clean(self) -> int:
         """Remove what a crash left half written; how many files.

@@ -13,7 +13,7 @@ from pynetdicom.sop_class import ComputedRadiographyImageStorage
 from dicom_node.dimse.listener import Listener
 from dicom_node.dimse.scu import Peer
 from dicom_node.ledger import Ledger
-from dicom_node.settings import ListenerSettings
+from dicom_node.settings import LimitsSettings, ListenerSettings
 from dicom_node.settings.listener import User
 from dicom_node.settings.settings import ENVIRONMENT_PREFIX
 from dicom_node.spool import Spool
@@ -26,12 +26,18 @@ class Scp:
     """A listener on loopback; as a context it is closed."""
 
     def __init__(
-        self, folder: Path, *, called_aets: Collection[str] = (), users: Collection[User] = (), **settings: object
+        self,
+        folder: Path,
+        *,
+        called_aets: Collection[str] = (),
+        users: Collection[User] = (),
+        limits: LimitsSettings | None = None,
+        **settings: object,
     ) -> None:
         self.port = free_port()
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
         self.ledger.migrate()
-        self.spool = Spool(folder / "data")
+        self.spool = Spool(folder / "data", limits=limits or LimitsSettings())
         self.peer = Peer("MEDREGA", "127.0.0.1", self.port)
         self.settings = ListenerSettings(port=self.port, **{"fast": FAST, **settings})  # type: ignore[arg-type]
         self.listener = Listener(self.settings, self.spool, self.ledger, called_aets=called_aets, users=users)

@@ -20,6 +20,7 @@ from dicom_node.ledger.holdings import Held, Selection
 from dicom_node.spool import Spool, SpoolError, content_of, data_set_offset
 from engine.errors import NodeError
 from engine.imaging import Window, render_frame
+from engine.limits import Limits
 from engine.study import Instance, load_instance
 
 _ORDER: Final = ("SeriesNumber", "InstanceNumber", "NumberOfFrames", "Rows")
@@ -36,12 +37,15 @@ class StudyImage:
     sop_instance_uid : str
     path : Path
     frames : int
+    limits : Limits
+        What reading it may cost.
     """
 
     number: int
     sop_instance_uid: str
     path: Path
     frames: int
+    limits: Limits
 
     def load(self) -> Instance:
         """Its header.
@@ -51,7 +55,7 @@ class StudyImage:
         NotDicomError
             If it cannot be read.
         """
-        return load_instance(self.path)
+        return load_instance(self.path, self.limits)
 
 
 def images_of(ledger: Ledger, spool: Spool, study_instance_uid: str) -> list[StudyImage]:
@@ -67,7 +71,7 @@ def images_of(ledger: Ledger, spool: Spool, study_instance_uid: str) -> list[Stu
             found.append(((series, held.series_instance_uid, instance, held.sop_instance_uid), held, path, frames))
     found.sort(key=lambda one: one[0])
     return [
-        StudyImage(number, held.sop_instance_uid, path, frames)
+        StudyImage(number, held.sop_instance_uid, path, frames, spool.limits.of_reading)
         for number, (_, held, path, frames) in enumerate(found, 1)
     ]
 
@@ -85,7 +89,7 @@ def image_of(ledger: Ledger, spool: Spool, study_instance_uid: str, sop_instance
     held: list[Held] = ledger.holdings.instances(Selection(study_instance_uid, "", sop_instance_uid), limit=1)
     if not held:
         raise NodeError("the image is not in the spool, or no more")
-    return load_instance(spool.path(held[0].path))
+    return load_instance(spool.path(held[0].path), spool.limits.of_reading)
 
 
 def png(instance: Instance, frame: int, window: Window | None = None) -> bytes:

@@ -63,7 +63,7 @@ def metadata(spool: Spool, instances: Iterable[Held], url: str) -> Iterator[byte
     separator = b"["
     for held in instances:
         try:
-            header = load_instance(spool.path(held.path)).header
+            header = load_instance(spool.path(held.path), spool.limits.of_reading).header
         except NotDicomError as error:
             log.warning("header not served", sop_instance_uid=held.sop_instance_uid, reason=str(error))
             continue

@@ -128,7 +128,7 @@ def _modalities(spool: Spool, instances: list[Held]) -> Iterator[str]:
 def _header(spool: Spool, held: Held) -> Dataset:
     """An instance's header; its UIDs alone where the file cannot be read."""
     try:
-        return load_instance(spool.path(held.path)).header
+        return load_instance(spool.path(held.path), spool.limits.of_reading).header
     except NotDicomError:
         header = Dataset()
         header.SOPClassUID, header.SOPInstanceUID = held.sop_class_uid, held.sop_instance_uid

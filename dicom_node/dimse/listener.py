@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Collection
+from io import BytesIO
 from typing import Any, Final, Self, cast
 
 import structlog
@@ -93,6 +94,7 @@ class Listener:
         self._storage = Storage(spool, ledger, synced=settings.durability == "instance", prompt=not self._fast)
         self._unsynced: dict[Association, list[str]] = {}
         self._services = services
+        self._limits = spool.limits
         self._server: Server | None = None
         self._transfers = Transfers(ledger, on_evidence, flush=self._storage.flush)
         self._sent_by: dict[Association, Transfer] = {}
@@ -200,6 +202,7 @@ class Listener:
             connection.settimeout(self._settings.network_timeout_seconds)
             if self._fast:
                 data_path.install(event.assoc, self)
+            _read_no_longer_pdu(event.assoc, self._limits.pdu_mib << 20)
 
     def _closed(self, event: evt.Event) -> None:
         if event.assoc.requestor.primitive is None:
@@ -292,6 +295,12 @@ class Listener:
     def _heard(self, event: evt.Event) -> None:
         _acknowledge_at_once(event.assoc)
         self.heard(event.assoc)
+        message = event.assoc.dimse.message
+        held = message.data_set if message is not None else None  # the library has it in memory until it is whole
+        if message is not None and held is not None and held.tell() > self._limits.data_set_mib << 20:
+            log.warning("message too long", calling_aet=_title(event.assoc.requestor.ae_title))
+            message.data_set = BytesIO()
+            event.assoc.dul.event_queue.put(_INVALID_PDU)
         if isinstance(event.pdu, A_RELEASE_RQ) and event.assoc in self._sent_by:
             self._sent_by[event.assoc].released = True
 
@@ -392,6 +401,21 @@ def _abort_on_errors(association: Association) -> None:
             association.dul.event_queue.put(_INVALID_PDU)
 
     machine.do_action = guarded  # type: ignore[method-assign]
+
+
+def _read_no_longer_pdu(association: Association, limit: int) -> None:
+    """Have the connection closed where a peer announces a longer PDU: the library reads it into memory as a whole."""
+    transport = association.dul.socket
+    assert transport is not None  # noqa: S101 - the connection is open
+    recv = transport.recv
+
+    def limited(nr_bytes: int) -> bytearray:
+        if nr_bytes > limit:
+            log.warning("PDU too long", calling_aet=_title(association.requestor.ae_title), bytes=nr_bytes)
+            raise ConnectionAbortedError(f"the peer announces a PDU of more than {limit >> 20} MiB")
+        return recv(nr_bytes)
+
+    transport.recv = limited  # type: ignore[method-assign]
 
 
 def _acknowledge_at_once(association: Association) -> None:

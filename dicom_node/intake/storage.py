@@ -21,7 +21,7 @@ from pydicom.uid import UID
 from dicom_node.intake import file_meta
 from dicom_node.intake.elements import images_of_study, leading_uids
 from dicom_node.intake.gathered import Gathered
-from dicom_node.intake.identity import DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
+from dicom_node.intake.identity import CANNOT_UNDERSTAND, DOES_NOT_MATCH, Identity, RefusedError, identify, is_uid
 from dicom_node.intake.promised import Promised
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.records import ReceivedInstance
@@ -203,12 +203,16 @@ class Receiving:
         ------
         SpoolError
             If the disk fails; `SpoolFullError` where there is no space.
+        RefusedError
+            If it has become larger than the limit.
         """
         for part in parts:
             if len(self._head) >= _HEAD:
                 break
             self._head += part[: _HEAD - len(self._head)]
         self._file.write(*parts)
+        if self._file.size > (limit := self._storage.spool.limits.data_set_mib) << 20:
+            raise RefusedError(f"the data set is larger than the limit of {limit} MiB", CANNOT_UNDERSTAND)
 
     @property
     def size(self) -> int:

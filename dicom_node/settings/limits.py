@@ -19,7 +19,7 @@ class LimitsSettings(Section):
     beyond one of them is left aside with its reason, and a study of which nothing else is left FAILED.
     """
 
-    pdu_mib: Annotated[int, Field(ge=2, le=4096)] = Field(
+    pdu_mib: Annotated[int, Field(ge=2, le=16)] = Field(
         default=16,
         description="Longest PDU in MiB that is read into memory; a longer one ends its association. Images are not "
         "meant: they go to the disk as they come.",

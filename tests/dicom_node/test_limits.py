@@ -1,0 +1,90 @@
+"""Limits of what is received: a PDU, a data set; and that the settings reach those who read."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from listener_bench import Scp
+from node_bench import image, written
+from wire import Wire, ct_image, status_of, store
+
+from dicom_node.console.picture import image_of, images_of, png
+from dicom_node.dimse.scu import StoredFile, send
+from dicom_node.settings import LimitsSettings, Settings
+from engine.errors import NotDicomError
+from engine.limits import LIMITS
+
+MIB = 1 << 20
+
+
+@pytest.fixture(params=[True, False], ids=["fast", "library"])
+def scp(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scp]:
+    with Scp(tmp_path, limits=LimitsSettings(pdu_mib=2, data_set_mib=3), fast=request.param) as scp:
+        yield scp
+
+
+def works(scp: Scp, folder: Path) -> bool:
+    """Whether the listener takes another image."""
+    path = written(folder / "sent", image())
+    return [result.status for result in send([StoredFile.open(path)], scp.peer, "CT1")] == [0]
+
+
+def test_defaults_of_the_settings_are_the_engines() -> None:
+    assert Settings().limits.of_reading == LIMITS
+
+
+def test_data_set_beyond_the_limit_is_refused_for_good_and_the_node_answers_on(scp: Scp, tmp_path: Path) -> None:
+    with Wire(scp.port) as wire:
+        wire.associate()
+        wire.send(*store("1.2.3.4", ct_image("1.2.3", "1.2.3.4", 3 * MIB - 1024)))
+        assert status_of(wire.receive()) == 0
+        wire.release()
+    assert len(list((scp.spool.root / "studies").rglob("*.dcm"))) == 1
+    with Wire(scp.port) as wire:
+        wire.associate()
+        with suppress(ConnectionError):  # the library's way ends the association within it
+            wire.send(*store("1.2.3.5", ct_image("1.2.9", "1.2.3.5", 4 * MIB)))
+        answer = wire.receive()
+        if scp.settings.fast:
+            assert status_of(answer) == 0xC000
+            assert b"larger than the limit of 3 MiB" in answer
+        else:
+            assert answer[:1] in (b"\x07", b"")  # an abort
+    assert not list((scp.spool.root / "studies").rglob("1.2.3.5*"))
+    assert works(scp, tmp_path)
+
+
+def test_pdu_beyond_the_limit_ends_its_association_before_it_is_read(scp: Scp, tmp_path: Path) -> None:
+    with Wire(scp.port) as wire:
+        wire.associate()
+        wire.send(struct.pack(">BxI", 5, 3 * MIB), bytes(64))  # longer than anything but an image's
+        assert wire.rest() in ([], [wire_abort(2)], [wire_abort(0)])
+    with Wire(scp.port) as wire:
+        wire.send(struct.pack(">BxI", 1, 0xFFFFFFF0), bytes(64))  # before there is an association
+        assert wire.rest() in ([], [wire_abort(2)], [wire_abort(0)])
+    assert works(scp, tmp_path)
+
+
+def test_console_reads_by_the_settings(tmp_path: Path) -> None:
+    limits = LimitsSettings(value_kib=1, megapixels=3, decode_seconds=7, decode_mib=99)
+    with Scp(tmp_path, limits=limits) as scp:
+        good, long = image("1.2.3"), image("1.2.3", PatientComments="ZZTOP" * 500)
+        files = [StoredFile.open(written(tmp_path / "sent", one)) for one in (good, long)]
+        assert [result.status for result in send(files, scp.peer, "CT1")] == [0, 0]
+        found = {one.sop_instance_uid: one for one in images_of(scp.ledger, scp.spool, "1.2.3")}
+        assert found[good.SOPInstanceUID].load().limits == limits.of_reading
+        instance = image_of(scp.ledger, scp.spool, "1.2.3", good.SOPInstanceUID)
+        assert png(instance, 1).startswith(b"\x89PNG")
+        assert instance.limits.pixels == 3 * MIB
+        too_long = long.SOPInstanceUID
+        for refused in (found[too_long].load, lambda: image_of(scp.ledger, scp.spool, "1.2.3", too_long)):
+            with pytest.raises(NotDicomError, match=r"\(0010,4000\) has 2500 bytes, more than the limit of 1024"):
+                refused()
+
+
+def wire_abort(source: int) -> bytes:
+    return b"\x07\x00\x00\x00\x00\x04\x00\x00" + bytes([source, 0])
