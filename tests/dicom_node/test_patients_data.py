@@ -47,7 +47,9 @@ from wire import data, element, item
 from dicom_node.cli.app import app
 from dicom_node.console.accounts import Role, hashed
 from dicom_node.dimse.scu import StoredFile, send
-from dicom_node.ledger import State
+from dicom_node.ledger import State, ledger_url
+from dicom_node.ledger.database import Database
+from dicom_node.ledger.sealing import LedgerKey
 from dicom_node.queue.broker import connect
 from dicom_node.scratch import Scratch
 
@@ -140,12 +142,15 @@ class Flood:
         Those of the console and of DICOMweb for who may see patients.
     core_limits : set of bytes
         How large the system lets core files of the node's processes be.
+    studies : list of str
+        UIDs of the studies that were taken.
     """
 
     places: dict[str, bytes]
     kept: dict[str, bytes]
     pages: list[httpx.Response]
     core_limits: set[bytes]
+    studies: list[str]
 
 
 def store(node: RunningNode, folder: Path, *datasets: Dataset) -> list[int | None]:
@@ -330,11 +335,15 @@ def flood(tmp_path_factory: pytest.TempPathFactory) -> Flood:
         token = folder / "token"
         token.write_text("the-long-secret-of-the-scanner-of-the-test")
         token.chmod(0o600)
+        key = folder / "ledger.key"
+        key.write_text("ab" * 64)
+        key.chmod(0o600)
         reached = {"aet": "ARCHIVE", "port": archive_port}
         node = RunningNode(
             folder,
             pacs,
             log={"level": "debug"},
+            ledger={"key_file": str(key)},
             review={"organization": "Hospital"},
             console={"enabled": True, "port": free_port()},
             dicomweb={"enabled": True, "port": free_port()},
@@ -388,11 +397,13 @@ def flood(tmp_path_factory: pytest.TempPathFactory) -> Flood:
             name.encode() + content for files in while_sending for name, content in files.items()
         )
         places["broker"] = b"\n".join(seen)
+        with closing(Database(ledger_url(node.settings))) as database:
+            database.rekey(LedgerKey.read(key), lambda *_: None)
         with closing(sqlite3.connect(data / "ledger.sqlite3")) as connection:
-            places["ledger"] = "\n".join(connection.iterdump()).encode()
+            places["ledger in the clear"] = "\n".join(connection.iterdump()).encode()
     assert any(traces(content) for files in inside for content in files.values())  # objects were transcoded there
     kept = {name: content for path in kept_in for name, content in in_files(path).items()}
-    return Flood(places, kept, pages, core_limits)
+    return Flood(places, kept, pages, core_limits, studies)
 
 
 def test_the_flood_was_one(flood: Flood) -> None:
@@ -420,6 +431,13 @@ def test_the_flood_was_one(flood: Flood) -> None:
 
 def test_no_mark_is_where_patients_data_has_no_place(flood: Flood) -> None:
     assert {name: found for name, content in flood.places.items() if (found := traces(name.encode() + content))} == {}
+
+
+def test_an_encrypted_ledger_does_not_say_whose_studies_there_are(flood: Flood) -> None:
+    (ledger,) = (content for name, content in flood.places.items() if name.endswith("ledger.sqlite3"))
+    for study in flood.studies:
+        assert study.encode() in flood.places["ledger in the clear"]
+        assert study.encode() not in ledger
 
 
 def test_names_of_kept_files_tell_nobody(flood: Flood) -> None:
