@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wire
 from hypothesis import strategies as st
@@ -31,6 +31,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.settings import ListenerSettings
 from dicom_node.spool import Spool
 
+Durability = Literal["instance", "association"]
 STUDY = "2.999.1.2"
 """Stands in every stream for a study of its own; all studies' UIDs are as long as this one."""
 
@@ -170,13 +171,13 @@ class Outcome:
 class Side:
     """A listener with its spool and ledger, one of two that are compared."""
 
-    def __init__(self, folder: Path, *, fast: bool) -> None:
+    def __init__(self, folder: Path, *, fast: bool, durability: Durability) -> None:
         self.port = free_port()
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}")
         self.ledger.migrate()
         self.spool = Spool(folder / "data")
         self.listener = Listener(
-            ListenerSettings(port=self.port, fast=fast, max_associations=200, durability="association"),
+            ListenerSettings(port=self.port, fast=fast, max_associations=200, durability=durability),
             self.spool,
             self.ledger,
         )
@@ -287,12 +288,14 @@ def _is_settled(association: Association) -> bool:
 
 
 class Pair:
-    """Both sides, and as many streams at once as there are places."""
+    """Both sides, and as many streams at once as there are places; objects are synced one by one or not."""
 
-    def __init__(self, folder: Path, places: int = 8) -> None:
+    def __init__(self, folder: Path, places: int, *, durability: Durability) -> None:
         for name in ("fast", "stock"):
             (folder / name).mkdir()
-        self.fast, self.stock = Side(folder / "fast", fast=True), Side(folder / "stock", fast=False)
+        self.fast, self.stock = (
+            Side(folder / name, fast=name == "fast", durability=durability) for name in ("fast", "stock")
+        )
         self._pool = ThreadPoolExecutor(places)
         gc.collect()
         gc.freeze()  # the library collects after every sixtieth connection, and all threads wait for that

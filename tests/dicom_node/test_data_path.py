@@ -43,11 +43,14 @@ def incoming(scp: Scp) -> list[Path]:
     return list((scp.spool.root / "incoming").iterdir())
 
 
-def test_streams_ordinary_and_hostile_come_to_the_same_as_with_the_library_alone(tmp_path: Path) -> None:
-    pair = streams.Pair(tmp_path, 12)
+@pytest.mark.parametrize("durability", ["instance", "association"])
+def test_streams_ordinary_and_hostile_come_to_the_same_as_with_the_library_alone(
+    tmp_path: Path, durability: streams.Durability
+) -> None:
+    pair = streams.Pair(tmp_path, 12, durability=durability)
 
     @settings(
-        max_examples=streams.count(36) // 12,
+        max_examples=streams.count(48) // 24,
         deadline=None,
         database=None,
         phases=[Phase.generate],
