@@ -29,6 +29,8 @@ from engine.errors import NodeError
 
 QUIET_SECONDS: Final = 2.0
 START_SECONDS: Final = 60.0
+_HEEDED: Final = f"{ENVIRONMENT_PREFIX}LISTENER__FAST"
+"""The one variable that counts here as well: so the demo shows that the node does without the fast receive path."""
 
 Report = Callable[[str, int, int], None]
 """Told what is going on: a step's name, how much of it is done, and of how much."""
@@ -55,7 +57,9 @@ def own_node(settings: Settings, out: Path, report: Report) -> Iterator[subproce
     report("Starting the node", 0, 0)
     config = out / "node.toml"
     config.write_text(as_toml(settings), encoding="utf-8")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(ENVIRONMENT_PREFIX)}
+    environment = {
+        key: value for key, value in os.environ.items() if key == _HEEDED or not key.startswith(ENVIRONMENT_PREFIX)
+    }
     with (out / "node.log").open("w", encoding="utf-8") as log:
         up = [sys.executable, "-m", "dicom_node.cli", "up", "--config", str(config)]
         process = subprocess.Popen(  # noqa: S603 - our own command line
