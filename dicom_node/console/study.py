@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,11 +56,13 @@ async def study(request: Request) -> Response:
 async def picture(request: Request) -> Response:
     """A frame as PNG, with the window of the query or the image's own."""
     uids, state = request.path_params, request.app.state
-    asked = _asked(request)
+    asked, frame = _asked(request), uids["frame"]
+    if not re.fullmatch(r"[0-9]{1,9}", frame):  # a route that takes an int fails at many digits
+        raise HTTPException(404, "There is no such frame.")
 
     def render() -> bytes:
         instance = image_of(state.ledger, state.spool, uids["study"], uids["image"])
-        return png(instance, uids["frame"], asked.window)
+        return png(instance, int(frame), asked.window)
 
     try:
         content = await anyio.to_thread.run_sync(render, limiter=_RENDERING)
@@ -113,7 +116,7 @@ async def change(request: Request) -> Response:
 
 ROUTES: Final = [
     Route("/study/{study}", study),
-    Route("/study/{study}/image/{image}/{frame:int}", picture),
+    Route("/study/{study}/image/{image}/{frame}", picture),
     Route("/study/{study}/result/{result}", result),
     *(
         Route(f"/study/{{study}}/{name}", change, methods=["POST"])

@@ -35,9 +35,10 @@ _ROWS: Final = 50
 _SEARCHED: Final = 300
 """Names stand in the spool alone: so many of the newest studies are looked at for a word."""
 _AT_ONCE: Final = 1000
-_UID: Final = re.compile(r"[0-9.]+")
+_LONGEST: Final = {"words": 512}
+_UID: Final = re.compile(r"[0-9.]*\.[0-9.]*")
 _MODALITY: Final = re.compile(r"[A-Z0-9_ ]{1,16}")
-_FIELDS: Final = ("state", "modality", "route", "priority", "age", "search", "page")
+_FIELDS: Final = ("state", "modality", "route", "priority", "age", "search", "words", "page")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,11 @@ class Asked:
     ----------
     filter : Filter
     words : str
-        To be found in a patient's name, ID, accession number or description, in lower case.
+        To be found in a patient's name, ID, accession number or description.
     page : int
         From 1.
     query : dict of str to str
-        The same as it was written.
+        The same as it was written; the words are sealed there, as an address is kept in many places.
     """
 
     filter: Filter
@@ -61,11 +62,11 @@ class Asked:
     query: dict[str, str]
 
     @classmethod
-    def of(cls, query: QueryParams) -> Self:
+    def of(cls, query: QueryParams, unseal: Callable[[str], str]) -> Self:
         """As a query says."""
-        given = {name: query[name].strip()[:64] for name in _FIELDS if query.get(name, "").strip()}
-        search, modality = given.get("search", ""), given.get("modality", "").upper()
-        is_uid = _UID.fullmatch(search) is not None and "." in search
+        given = {name: query[name].strip()[: _LONGEST.get(name, 64)] for name in _FIELDS if query.get(name, "").strip()}
+        given = given if _is_uid(given.get("search", "")) else given | {"search": ""}
+        typed, modality = unseal(given.get("words", "")) or given.get("search", ""), given.get("modality", "").upper()
         state, priority, number = given.get("state", ""), given.get("priority", ""), given.get("page", "")
         age = AGES.get(given.get("age", ""))
         wanted = Filter(
@@ -73,11 +74,11 @@ class Asked:
             route=given.get("route", ""),
             priority=Priority(priority) if priority in list(Priority) else None,
             modality=modality if _MODALITY.fullmatch(modality) else "",
-            uid=search if is_uid else "",
+            uid=typed if _is_uid(typed) else "",
             at_least=timedelta(seconds=age) if age else None,
         )
-        page = int(number) if number.isascii() and number.isdigit() else 1
-        return cls(wanted, "" if is_uid else search.lower(), max(1, page), given)
+        page = int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 1
+        return cls(wanted, "" if wanted.uid else typed, max(1, page), given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Found:
             return cls([(row, patient_of(spool, row.first)) for row in rows], ledger.overview.count(asked.filter))
         rows = ledger.overview.rows(asked.filter, limit=_SEARCHED)
         named = [(row, patient_of(spool, row.first)) for row in rows]
-        found = [(row, patient) for row, patient in named if asked.words in patient.words]
+        found = [(row, patient) for row, patient in named if asked.words.lower() in patient.words]
         return cls(found[start : start + size], len(found))
 
 
@@ -104,6 +105,16 @@ class Found:
 async def worklist(request: Request) -> Response:
     """The page."""
     return await _page(request)
+
+
+@guard.requires(Role.VIEWER)
+async def search(request: Request) -> Response:
+    """Look for what was typed; a patient's name goes into no address as it is."""
+    form, sessions = await request.form(), request.app.state.sessions
+    query = {name: str(form.get(name, "")) for name in _FIELDS if name not in ("search", "words", "page")}
+    query["words"] = sessions.seal(request, str(form.get("search", "")).strip()[:64])
+    query = {name: value for name, value in query.items() if value}
+    return RedirectResponse(f"/?{urlencode(query)}" if query else "/", 303)
 
 
 @guard.requires(Role.ADMINISTRATOR)
@@ -120,6 +131,7 @@ async def cancel(request: Request) -> Response:
 
 ROUTES: Final = [
     Route("/", worklist),
+    Route("/search", search, methods=["POST"]),
     Route("/studies/retry", retry, methods=["POST"]),
     Route("/studies/cancel", cancel, methods=["POST"]),
 ]
@@ -127,7 +139,7 @@ ROUTES: Final = [
 
 async def _change(request: Request, change: Callable[[Operations, str], object]) -> Response:
     """Change the studies that are ticked, or all that the filters let through."""
-    state, form, asked = request.app.state, await request.form(), Asked.of(request.query_params)
+    state, form, asked = request.app.state, await request.form(), _asked(request)
     operations = Operations(state.settings, state.ledger, request.state.account.name, address_of(request))
 
     def work() -> tuple[int, list[str]]:
@@ -155,7 +167,7 @@ async def _change(request: Request, change: Callable[[Operations, str], object])
 async def _page(
     request: Request, done: int | None = None, refused: list[str] | None = None, status: int = 200
 ) -> Response:
-    state, asked = request.app.state, Asked.of(request.query_params)
+    state, asked = request.app.state, _asked(request)
     overview = state.ledger.overview
     found = await anyio.to_thread.run_sync(Found.of, state.ledger, state.spool, asked)
     standings = await anyio.to_thread.run_sync(overview.standings)
@@ -183,6 +195,15 @@ async def _page(
         done=done,
         refused=refused or [],
     )
+
+
+def _asked(request: Request) -> Asked:
+    return Asked.of(request.query_params, partial(request.app.state.sessions.unseal, request))
+
+
+def _is_uid(text: str) -> bool:
+    """Whether it may be a part of a UID."""
+    return _UID.fullmatch(text) is not None
 
 
 def _href(asked: Asked, **changes: object) -> str:

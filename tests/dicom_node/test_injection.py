@@ -67,6 +67,16 @@ def test_no_field_of_an_answer_holds_what_was_asked_for(console: Console) -> Non
     assert "<script>alert" not in stranger.get("/sign-in", params={"next": "/" + BREAKS}).text
 
 
+@pytest.mark.parametrize("number", ["9" * 30, "1" * 5000, "-1", "\u0661", "%00"])
+def test_numbers_without_end_are_none(console: Console, number: str) -> None:
+    study = StudyBench(console.ledger, console.spool).receive(corners(32, 32))
+    browser = console.signed_in(Role.VIEWER)
+    assert browser.get(f"/study/{study}/image/1.2/{number}").status_code == 404
+    assert browser.get("/", params={"page": number}).status_code == 200
+    query = dict.fromkeys(("image", "frame", "center", "width"), number)
+    assert browser.get(f"/study/{study}", params=query).status_code == 200
+
+
 def test_an_address_that_a_proxy_makes_up_is_cut(tmp_path: Path) -> None:
     console = Console(tmp_path, console={"proxies": ["127.0.0.1"]})
     try:
