@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import timedelta
 from typing import Final
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -83,6 +86,17 @@ class Sessions:
         if not token or not hmac.compare_digest(given.encode(), _form_token(token).encode()):
             raise HTTPException(403, "The page was too old: go back, load it again, and try once more.")
 
+    def seal(self, request: Request, words: str) -> str:
+        """Words for an address, which histories and proxies' logs keep, as only this session reads them."""
+        return urlsafe_b64encode(_cipher(self._token(request)).encrypt(words.encode(), None)).decode() if words else ""
+
+    def unseal(self, request: Request, sealed: str) -> str:
+        """Words that `seal` gave; empty where another session did."""
+        try:
+            return _cipher(self._token(request)).decrypt(urlsafe_b64decode(sealed), None).decode() if sealed else ""
+        except (InvalidTag, ValueError):
+            return ""
+
     def set(self, response: Response, name: str, value: str, seconds: int) -> None:
         """Set another cookie, as safe as the session's."""
         response.set_cookie(name, value, max_age=seconds, path="/", secure=self._secure, httponly=True, samesite="lax")
@@ -98,6 +112,10 @@ class Sessions:
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _cipher(token: str) -> AESSIV:
+    return AESSIV(hmac.digest(token.encode(), b"words", hashlib.sha512))
 
 
 def _form_token(token: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote_plus
 
 import pytest
 from console_client import Console, csrf
@@ -36,8 +37,7 @@ def test_studies_are_found_by_state_name_uid_and_priority(console: Console, stud
     assert shown(browser.get("/").text) == set(studies)
     for query, expected in (
         ("state=CANCELLED", studies[:1]),
-        ("search=kim+anna", studies[:1]),
-        ("search=太郎", studies[1:2]),
+        ("search=kim+anna", studies),  # names are typed into a form, and stand in no address
         ("search=1.2.3", studies[2:]),
         ("priority=stat", []),
         ("age=7d", []),
@@ -49,9 +49,26 @@ def test_studies_are_found_by_state_name_uid_and_priority(console: Console, stud
         assert shown(browser.get(f"/?{query}").text) == set(expected), query
 
 
+def test_names_are_found_and_stand_in_no_address(console: Console, studies: list[str]) -> None:
+    browser, other = console.signed_in(Role.VIEWER), console.signed_in(Role.REVIEWER)
+    for typed, expected in (("kim anna", studies[:1]), ("太郎", studies[1:2]), ("1.2.3", studies[2:]), ("", studies)):
+        form = {"csrf": csrf(browser, "/"), "search": typed, "priority": "routine"}
+        answer = browser.post("/search", data=form)
+        assert shown(answer.text) == set(expected), typed
+        addresses = [answer.url, *re.findall(r'(?:href|action|hx-get)="([^"]*)"', answer.text)]
+        assert typed == "" or not [one for one in addresses if f"={quote_plus(typed)}" in str(one)]
+        assert f'value="{typed}"' in answer.text
+        assert "priority=routine" in str(answer.url)
+    sealed = {"words": browser.post("/search", data=form | {"search": "kim anna"}).url.params["words"]}
+    assert shown(browser.get("/", params=sealed).text) == {studies[0]}
+    assert shown(other.get("/", params=sealed).text) == set(studies)  # another session cannot read it
+    assert shown(browser.get("/", params={"words": "nonsense"}).text) == set(studies)
+
+
 @pytest.mark.usefixtures("studies")
 def test_words_of_a_header_stay_words(console: Console) -> None:
-    text = console.signed_in(Role.VIEWER).get("/", params={"search": '"><script>'}).text
+    browser = console.signed_in(Role.VIEWER)
+    text = browser.post("/search", data={"csrf": csrf(browser, "/"), "search": '"><script>'}).text
     assert "<script>" not in text.replace("<script src=", "")
     assert "&lt;script&gt;alert(1)" in console.signed_in(Role.VIEWER).get("/").text
 

@@ -144,6 +144,7 @@ class Flood:
         How large the system lets core files of the node's processes be.
     studies : list of str
         UIDs of the studies that were taken.
+    console_port : int
     """
 
     places: dict[str, bytes]
@@ -151,6 +152,7 @@ class Flood:
     pages: list[httpx.Response]
     core_limits: set[bytes]
     studies: list[str]
+    console_port: int
 
 
 def store(node: RunningNode, folder: Path, *datasets: Dataset) -> list[int | None]:
@@ -229,7 +231,9 @@ def by_console(node: RunningNode, places: dict[str, bytes], pages: list[httpx.Re
         places["metrics"] = client.get("/metrics").content
         assert b"medrega" in places["metrics"]
         client.post("/sign-in", data={"name": "reviewer", "password": PASSWORD, "csrf": csrf(client)})
-        pages += [client.get(path) for path in ("/", f"/?search={MARK}", f"/study/{study}")]
+        token = csrf(client, "/")
+        pages += [client.get("/"), client.post("/search", data={"csrf": token, "search": MARK})]
+        pages.append(client.get(f"/study/{study}"))
         assert all(page.status_code == 200 and traces(page.content) for page in pages[-3:])
         form = client.get(f"/study/{study}/review")
         pages.append(form)
@@ -403,7 +407,7 @@ def flood(tmp_path_factory: pytest.TempPathFactory) -> Flood:
             places["ledger in the clear"] = "\n".join(connection.iterdump()).encode()
     assert any(traces(content) for files in inside for content in files.values())  # objects were transcoded there
     kept = {name: content for path in kept_in for name, content in in_files(path).items()}
-    return Flood(places, kept, pages, core_limits, studies)
+    return Flood(places, kept, pages, core_limits, studies, node.settings.console.port)
 
 
 def test_the_flood_was_one(flood: Flood) -> None:
@@ -448,6 +452,12 @@ def test_no_browser_or_proxy_keeps_what_it_was_shown(flood: Flood) -> None:
     assert {str(page.url): page.headers.get("Cache-Control") for page in flood.pages if traces(page.content)} == {
         str(page.url): "no-store" for page in flood.pages if traces(page.content)
     }
+
+
+def test_no_address_of_a_page_names_a_patient(flood: Flood) -> None:
+    told = b"\n".join(str(page.url).encode() for page in flood.pages if page.url.port == flood.console_port)
+    assert b"words=" in told
+    assert traces(told) == []
 
 
 def test_a_crash_leaves_no_core_file(flood: Flood) -> None:
