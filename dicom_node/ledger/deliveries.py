@@ -164,6 +164,26 @@ class Deliveries(Part):
             lease = self._hold(session, delivery_key(run_id, destination), owner)
             lease.expires_at = self._clock() + timedelta(seconds=seconds)
 
+    def reclaim_lost(self) -> None:
+        """End what workers that are gone have left: everything had arrived, and they did not come to say so.
+
+        What still waits is sent for again, and its lease taken over.
+        """
+        with self._database.read() as session:
+            leases = session.scalars(select(Lease).where(Lease.key.startswith("delivery:"))).all()
+            free = [lease.key for lease in leases if self._lease_is_free(lease)]
+        for key in free:
+            run_id, destination = key.split(":", 2)[1:]
+            with self._database.write() as session:
+                run = self._lock_run(session, run_id)
+                here = Delivery.run_id == run_id, *waiting_for(destination)
+                lease = session.get(Lease, key, with_for_update=True)
+                if lease is None or not self._lease_is_free(lease) or session.scalar(select(Delivery.id).where(*here)):
+                    continue
+                session.delete(lease)
+                if run.state is State.DELIVERING:
+                    self._settle(session, run)
+
     def arrived(self, outcome: Outcome) -> None:
         """Enter at once that a result has arrived, so that a crash a moment later does not send it again."""
         with self._database.write() as session:

@@ -25,7 +25,7 @@ from dicom_node.ledger.keeping import Keeping
 from dicom_node.ledger.leases import Leases
 from dicom_node.ledger.models import Delivery, DeliveryState, Event, Expectation, Instance, Result, Run, Study
 from dicom_node.ledger.overview import Overview
-from dicom_node.ledger.part import Clock, Monotonic, Part, unknown_study
+from dicom_node.ledger.part import Clock, Monotonic, Part, is_addition, unknown_study
 from dicom_node.ledger.records import (
     DeliveryRecord,
     EventRecord,
@@ -148,9 +148,10 @@ class Ledger(Part):
         self._database.close()
 
     def studies(self, state: State | None = None) -> list[StudySummary]:
-        """Every study with its latest run, the newest first; only those in a state if one is given."""
+        """Every study with the latest run that says how it stands, the newest first; only those in a state if given."""
         later = aliased(Run)
-        latest = select(func.max(later.number)).where(later.study_instance_uid == Study.study_instance_uid)
+        these = (later.study_instance_uid == Study.study_instance_uid) & ~is_addition(later)
+        latest = select(func.max(later.number)).where(these)
         query = (
             select(Study, Run)
             .join(Run, (Run.study_instance_uid == Study.study_instance_uid) & (Run.number == latest.scalar_subquery()))
@@ -281,7 +282,7 @@ class Ledger(Part):
         with self._database.write() as session:
             run = session.scalar(
                 select(Run)
-                .where(Run.study_instance_uid == study_instance_uid)
+                .where(Run.study_instance_uid == study_instance_uid, ~is_addition(Run))
                 .order_by(Run.number.desc())
                 .limit(1)
                 .with_for_update()

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import aliased
 
 from dicom_node.ledger.models import Instance, Run, Study
-from dicom_node.ledger.part import Part
+from dicom_node.ledger.part import Part, is_addition
 from dicom_node.ledger.states import State
 from dicom_node.routing.decision import Priority
 
@@ -153,4 +153,5 @@ class Overview(Part):
 
 def _is_latest() -> ColumnElement[bool]:
     later = aliased(Run)
-    return ~exists().where(later.study_instance_uid == Run.study_instance_uid, later.number > Run.number)
+    after = (later.study_instance_uid == Run.study_instance_uid) & (later.number > Run.number)
+    return ~is_addition(Run) & ~exists().where(after, ~is_addition(later))

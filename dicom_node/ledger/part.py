@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from sqlalchemy import delete, select, true, update
+from sqlalchemy import ColumnElement, delete, select, true, update
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.database import Database, DatabaseError
@@ -17,6 +17,8 @@ from dicom_node.process import owner_is_gone
 from engine.errors import NodeError
 
 T = TypeVar("T")
+NO_IMAGE: Final = "no image came after"
+"""How the reason begins of a run that is IGNORED because only reports and the like were added to its study."""
 Clock = Callable[[], datetime]
 Monotonic = Callable[[], float]
 
@@ -102,6 +104,11 @@ class Part:
         session.execute(delete(Lease).where(Lease.key.in_(keys)))
         session.execute(update(Delivery).where(waiting).values(state=DeliveryState.CANCELLED))
         self._move(session, run, state, reason, kind)
+
+
+def is_addition(run: type[Run]) -> ColumnElement[bool]:
+    """Whether a run brought nothing to read: its study stands where the run before it left it."""
+    return (run.state == State.IGNORED) & run.reason.startswith(NO_IMAGE)
 
 
 def run_key(run_id: str) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from dicom_node.ledger.models import Delivery, DeliveryState, Instance, Lease, Result, Run, Study
-from dicom_node.ledger.part import LeaseLostError, Part, run_key, stored_result
+from dicom_node.ledger.part import NO_IMAGE, LeaseLostError, Part, run_key, stored_result
 from dicom_node.ledger.records import Claim, CompleteRun, QueuedRun, StoredInstance, StoredResult
 from dicom_node.ledger.states import ACTIVE, LEASED, State
 from dicom_node.ledger.switches import Work, is_paused, switched
@@ -78,7 +78,7 @@ class Runs(Part):
         classes = session.scalars(select(Instance.sop_class_uid).where(Instance.run_id == run.id).distinct()).all()
         if not classes or not all(uid.startswith(_WITHOUT_IMAGE) for uid in classes):
             return ""
-        return f"no image came after run {run.number - 1}, only reports, presentation states or the like"
+        return f"{NO_IMAGE} run {run.number - 1}, only reports, presentation states or the like"
 
     def undecided(self, run_id: str, reason: str) -> None:
         """Enter that no decision on a complete run was possible: FAILED."""
@@ -119,9 +119,10 @@ class Runs(Part):
         with self._database.read() as session:
             if is_paused(session, Work.READING):
                 return [], []
-            suspect = due.with_only_columns(Run.id).where(Run.losses > 0).limit(1)
-            next_suspect = None if self._suspect_is_read(session) else session.scalar(suspect)
-            due = due.where((Run.losses == 0) | (Run.id == next_suspect))
+            suspects = session.execute(due.where(Run.losses > 0)).all()
+            first = {run.queue: run.id for run in reversed(suspects)}
+            next_suspects = [first[queue] for queue in first if not self._suspect_is_read(session, queue)]
+            due = due.where((Run.losses == 0) | Run.id.in_(next_suspects))
             on_their_way = session.execute(
                 select(Run.queue, Run.priority, func.count(Run.dispatched_at))
                 .where(Run.state == State.QUEUED)
@@ -150,7 +151,7 @@ class Runs(Part):
             if run is None or run.state is not State.QUEUED or is_paused(session, Work.READING):
                 return None
             study = session.get(Study, run.study_instance_uid)
-            if study is None or study.held_at is not None or (run.losses and self._suspect_is_read(session)):
+            if study is None or study.held_at is not None or (run.losses and self._suspect_is_read(session, run.queue)):
                 return None
             action, why = switched(session, run.route)
             if action is Action.OFF:
@@ -313,13 +314,14 @@ class Runs(Part):
                 lost.append(run.id)
             return lost
 
-    def _suspect_is_read(self, session: Session) -> bool:
-        """Whether a run is read whose worker was lost before.
+    def _suspect_is_read(self, session: Session, queue: str) -> bool:
+        """Whether a run of a queue is read whose worker was lost before.
 
         One that takes its worker with it takes along what else that worker reads. So suspects are read one at a time:
-        whoever is not to blame is lost with it once at most.
+        whoever is not to blame is lost with it once at most. Each queue has its own workers, perhaps none just now.
         """
-        return session.scalar(select(Run.id).where(Run.state.in_(LEASED), Run.losses > 0).limit(1)) is not None
+        read = Run.state.in_(LEASED), Run.losses > 0, Run.queue == queue
+        return session.scalar(select(Run.id).where(*read).limit(1)) is not None
 
     def _requeue(
         self, session: Session, run: Run, reason: str, next_attempt_at: datetime | None, attempt: bool

@@ -109,6 +109,7 @@ class Sweeper:
         reading = self._settings.reading
         for run_id in self._ledger.runs.reclaim_lost(reading.attempts, reading.first_delay_seconds):
             log.warning("run taken from a lost worker", run=run_id, study=self._ledger.standing.study_of(run_id))
+        self._ledger.deliveries.reclaim_lost()
         self._tell_paused()
         self._dispatcher.dispatch_readings()
         self._dispatcher.dispatch_deliveries()
