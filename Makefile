@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench browser viewers validators peers slow differential explore chaos lint audit try bundle bundle-check licences check-peers phantom-model clean
+.PHONY: help setup demo test bench browser viewers validators peers slow differential explore chaos mutants lint audit try bundle bundle-check licences check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -50,6 +50,14 @@ slow: .venv/.test check-peers ## destinations that are down for long, archives t
 
 chaos: .venv/.test check-peers ## 200 studies through a node whose parts are killed, cut off, filled up and set back (SEED=N; needs root)
 	$(BIN)/python tests/chaos/chaos.py --seed $(or $(SEED),1)
+
+# Each has to fail: a suite that does not see a guard missing proves nothing.
+mutants: .venv/.test check-peers ## chaos against a node without its syncs, leases, stable UIDs and loop guard: ten minutes, each must fail
+	@for guard in sync lease uid guard; do echo "without $$guard"; \
+		$(BIN)/python tests/chaos/chaos.py --studies 24 --rounds 1 --seed 3 --settle 60 --without $$guard \
+			--only "writer stopped" --only "reader killed" --only "reader stopped" --only "power cut" --only "listener killed" \
+			> mutant.log 2>&1; [ $$? = 1 ] && grep -q "^  [a-z ]*: [0-9]" mutant.log \
+			|| { echo "it went unseen: see mutant.log"; exit 1; }; rm -f mutant.log; done
 
 explore: .venv/.test ## the property tests with examples that were never drawn before
 	HYPOTHESIS_PROFILE=explore $(BIN)/pytest -m "hypothesis and not slow"

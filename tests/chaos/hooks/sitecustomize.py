@@ -70,8 +70,8 @@ def _without_lease(module: ModuleType) -> None:
 
 
 def _without_uid(module: ModuleType) -> None:
-    derive, salt = module.derive_uid, os.urandom(8).hex()  # another process makes other UIDs of the same thing
-    module.derive_uid = lambda *words: derive(salt, *words)
+    derive = module.derive_uid  # another process, a fork too, makes other UIDs of the same thing
+    module.derive_uid = lambda *words: derive(str(os.getpid()), *words)
 
 
 def _without_guard(module: ModuleType) -> None:
