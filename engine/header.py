@@ -49,8 +49,12 @@ _HEAD: Final = 8
 """Bytes in which every element and every item begins (PS3.5 7.1, 7.5)."""
 
 
-class _Counted:
-    """A file of which no more than so many elements and items are read."""
+class Counted:
+    """A file of which pydicom reads no more than so many elements and items.
+
+    It reads sequences of undefined length at once, a kilobyte for the eight bytes of an item, so that counting them
+    afterwards would be too late.
+    """
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file = file
@@ -70,6 +74,7 @@ class _Counted:
 
     @property
     def exceeded(self) -> bool:
+        """Whether more were asked for."""
         return self._left < 0
 
 
@@ -83,8 +88,7 @@ def read_header(file: BinaryIO, limits: Limits) -> FileDataset:
     READ_ERRORS
         If it is damaged.
     """
-    # pydicom reads sequences of undefined length at once, so that counting them afterwards would be too late.
-    counted = _Counted(file, limits.items)
+    counted = Counted(file, limits.items)
     try:
         header = dcmread(counted, stop_before_pixels=True, force=True, defer_size=MAX_ELEMENT_BYTES)
     finally:
@@ -136,7 +140,7 @@ def _check_raw(raw: RawDataElement, dataset: Dataset, limits: Limits) -> None:
     except READ_ERRORS:
         return  # parsing it raises the same
     if told["VR"] == "SQ":
-        counted = _Counted(BytesIO(raw.value or b""), limits.items)
+        counted = Counted(BytesIO(raw.value or b""), limits.items)
         with suppress(*READ_ERRORS):  # parsing it raises the same
             read_sequence(counted, raw.is_implicit_VR, raw.is_little_endian, size, "iso8859")  # type: ignore[arg-type]
         if counted.exceeded:

@@ -15,6 +15,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from engine.errors import NodeError
+from engine.header import Counted
 from engine.study import READ_ERRORS, is_own_result
 
 DOES_NOT_MATCH: Final = 0xA900
@@ -31,6 +32,8 @@ _TAGS: Final = (
 )
 _PREFIXES: Final = (1 << 16, 1 << 24)
 """How much of a data set is looked at, and how much more when the UIDs do not stand within that."""
+_MOST_ELEMENTS: Final = 50_000
+"""Elements and items, before and among those that are looked for, that are read at most."""
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 
 
@@ -110,9 +113,9 @@ def read_elements(dataset: bytes | memoryview, transfer_syntax: UID, keywords: S
     """
     tags = [Tag(keyword) for keyword in keywords]
     last = int(tags[-1])
-    failure = ""
+    failure, counted = "", Counted(BytesIO(), _MOST_ELEMENTS)
     for limit in _PREFIXES:
-        passed = False
+        passed, whole = False, len(dataset) <= limit
 
         def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
             nonlocal passed
@@ -125,20 +128,24 @@ def read_elements(dataset: bytes | memoryview, transfer_syntax: UID, keywords: S
                 head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(dataset[:limit], limit)
                 whole = len(head) < limit
             else:
-                head, whole = bytes(dataset[:limit]), len(dataset) <= limit
+                head = bytes(dataset[:limit])
+            counted = Counted(BytesIO(head), _MOST_ELEMENTS)
             header = read_dataset(
-                BytesIO(head),
+                counted,  # type: ignore[arg-type]  # as a file
                 transfer_syntax.is_implicit_VR,
                 transfer_syntax.is_little_endian,
                 stop_when=beyond,
                 specific_tags=list(tags),
             )
         except READ_ERRORS as error:
-            failure, whole = type(error).__name__, len(dataset) <= limit
+            failure = type(error).__name__
         else:
             failure = ""
-            if passed or whole:
+            if (passed or whole) and not counted.exceeded:
                 return header
+        if counted.exceeded:
+            failure = f"more than {_MOST_ELEMENTS} elements and items"
+            break
         if whole:
             break
     why = failure or "what is looked for does not stand at its beginning"

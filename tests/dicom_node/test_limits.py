@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 from listener_bench import Scp
 from node_bench import image, written
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from wire import Wire, ct_image, status_of, store
 
 from dicom_node.console.picture import image_of, images_of, png
 from dicom_node.dimse.scu import StoredFile, send
+from dicom_node.intake.identity import RefusedError, identify
 from dicom_node.settings import LimitsSettings, Settings
 from engine.errors import NotDicomError
 from engine.limits import LIMITS
@@ -84,6 +87,29 @@ def test_console_reads_by_the_settings(tmp_path: Path) -> None:
         for refused in (found[too_long].load, lambda: image_of(scp.ledger, scp.spool, "1.2.3", too_long)):
             with pytest.raises(NotDicomError, match=r"\(0010,4000\) has 2500 bytes, more than the limit of 1024"):
                 refused()
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize("item", [b"\xfe\xff\x00\xe0\0\0\0\0", bytes(8)])
+def test_items_before_the_uids_do_not_fill_the_listeners_memory(item: bytes, syntax: str) -> None:
+    vr = b"" if syntax == ImplicitVRLittleEndian else b"SQ\0\0"
+    head = struct.pack("<HH", 8, 0x1140) + vr + b"\xff\xff\xff\xff"
+    data_set = head + item * 200_000 + ct_image("1.2.3", "1.2.3.4", 64)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data_set = packer.compress(data_set) + packer.flush()
+    with pytest.raises(RefusedError, match="more than 50000 elements and items") as caught:
+        identify(data_set, syntax)
+    assert caught.value.status == 0xC000
+
+
+def test_deflated_object_may_have_much_before_its_uids() -> None:
+    one = b"\xfe\xff\x00\xe0\x10\0\0\0" + b"\x08\0\x50\x11UI\x08\x001.2.840\0"
+    sequence = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + one * 5000 + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    uids = b"\x20\0\x0d\0UI\x06\x001.2.3\0" + b"\x20\0\x0e\0UI\x08\x001.2.3.4\0"
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = packer.compress(sequence + uids) + packer.flush()
+    assert identify(deflated, DeflatedExplicitVRLittleEndian).study_instance_uid == "1.2.3"
 
 
 def wire_abort(source: int) -> bytes:
