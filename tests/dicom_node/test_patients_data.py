@@ -59,6 +59,20 @@ NAME: Final = f"{MARK}^IDEOGRAPH=曌龘^{MARK}"
 ENDED: Final = (State.DELIVERED, State.FAILED, State.IGNORED, State.CANCELLED)
 
 
+RULES: Final = """
+[[routes]]
+name = "fails-over-the-words"
+when = "int(study_description) == 4"
+
+[[routes]]
+name = "described"
+when = 'study_description.contains("chest") && series_descriptions.exists(one, one.endsWith("pa"))'
+
+[[routes]]
+name = "others"
+"""
+
+
 def _forms() -> list[bytes]:
     """How a mark may look once something has encoded it, in lower case."""
     forms = set()
@@ -168,7 +182,7 @@ def by_dimse(node: RunningNode, folder: Path) -> list[str]:
         marked(),
         marked(PixelData=f"{MARK} ".encode()),
         marked(Rows=None, SOPClassUID=EncapsulatedPDFStorage, EncapsulatedDocument=MARK.encode(), PixelData=None),
-        marked(PatientBirthDate=MARK, StudyDate=MARK, SeriesNumber=None, PatientAge=f"{MARK}", BodyPartExamined=MARK),
+        marked(PatientBirthDate=MARK, StudyDate=MARK, SeriesNumber=None, PatientAge=MARK),
     ]
     assert set(store(node, folder / "sent", *taken)) == {0}
     assert store(node, folder / "sent", marked(StudyInstanceUID=None))[0] == 0xA900
@@ -342,12 +356,15 @@ def flood(tmp_path_factory: pytest.TempPathFactory) -> Flood:
         key = folder / "ledger.key"
         key.write_text("ab" * 64)
         key.chmod(0o600)
+        rules = folder / "rules.toml"
+        rules.write_text(RULES)
         reached = {"aet": "ARCHIVE", "port": archive_port}
         node = RunningNode(
             folder,
             pacs,
             log={"level": "debug"},
             ledger={"key_file": str(key)},
+            routing={"rules": str(rules)},
             review={"organization": "Hospital"},
             console={"enabled": True, "port": free_port()},
             dicomweb={"enabled": True, "port": free_port()},
@@ -418,6 +435,7 @@ def test_the_flood_was_one(flood: Flood) -> None:
         b"results stored",
         b"sign-in-failed",
         b"not read",
+        b'"route": "described"',
         b"pulled",
         b"delivery failed for good",
         b"reviewed",
