@@ -245,7 +245,8 @@ class Deliveries(Part):
         if delivery is None:
             return
         # What arrived in the moment in which it was cancelled is there all the same, and can be withdrawn.
-        arrived = delivery.state is DeliveryState.CANCELLED and outcome.state is DeliveryState.DELIVERED
+        stopped = delivery.state in (DeliveryState.CANCELLED, DeliveryState.SUPERSEDED)
+        arrived = stopped and outcome.state is DeliveryState.DELIVERED
         if delivery.state is not DeliveryState.PENDING and not arrived:
             return
         # A destination that is down for a day is one line in the audit record, not one an attempt.

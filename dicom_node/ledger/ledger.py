@@ -23,7 +23,17 @@ from dicom_node.ledger.holdings import Holdings
 from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.keeping import Keeping
 from dicom_node.ledger.leases import Leases
-from dicom_node.ledger.models import Delivery, DeliveryState, Event, Expectation, Instance, Result, Run, Study
+from dicom_node.ledger.models import (
+    UNDELIVERED,
+    Delivery,
+    DeliveryState,
+    Event,
+    Expectation,
+    Instance,
+    Result,
+    Run,
+    Study,
+)
 from dicom_node.ledger.overview import Overview
 from dicom_node.ledger.part import Clock, Monotonic, Part, is_addition, unknown_study
 from dicom_node.ledger.records import (
@@ -277,7 +287,8 @@ class Ledger(Part):
         Raises
         ------
         NodeError
-            If the study is unknown, its latest run has not ended that way, or its route is switched by hand.
+            If the study is unknown, its latest run has not ended that way, its route is switched by hand, or results
+            that are to be sent were purged.
         """
         with self._database.write() as session:
             run = session.scalar(
@@ -295,11 +306,14 @@ class Ledger(Part):
                 )
             now = self._clock()
             waiting = session.scalars(
-                select(Delivery).where(Delivery.run_id == run.id, Delivery.state != DeliveryState.DELIVERED)
+                select(Delivery).where(Delivery.run_id == run.id, Delivery.state.in_(UNDELIVERED))
             ).all()
             action, why = switched(session, run.route)
             if run.state is not State.IGNORED and (action is Action.OFF or (action is Action.SHADOW and waiting)):
                 raise NodeError(why, advice=f"`medrega-pacs route on {run.route}` lets it go on")
+            results = Result.id.in_([delivery.result_id for delivery in waiting])
+            if session.scalar(select(Result.id).where(results, Result.purged_at.is_not(None)).limit(1)) is not None:
+                raise NodeError("its results were purged", advice=f"medrega-pacs reread {study_instance_uid}")
             run.attempts, run.losses, run.next_attempt_at, run.dispatched_at = 0, 0, None, None
             if run.gathers:
                 run.last_image_at = max(run.last_image_at, now)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -37,6 +38,12 @@ class DeliveryState(StrEnum):
     DELIVERED = "DELIVERED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    SUPERSEDED = "SUPERSEDED"
+    """It did not arrive before a review or a retraction took its place, and is not sent any more."""
+
+
+UNDELIVERED: Final = (DeliveryState.FAILED, DeliveryState.CANCELLED)
+"""What a person may have sent again."""
 
 
 class CommitmentState(StrEnum):

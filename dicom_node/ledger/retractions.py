@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from dicom_node.ledger.models import Delivery, DeliveryState, Result, Run
+from dicom_node.ledger.models import UNDELIVERED, Delivery, DeliveryState, Result, Run
 from dicom_node.ledger.part import Part, stored_result
 from dicom_node.ledger.records import StoredResult
 from dicom_node.ledger.states import ACTIVE, State
@@ -71,8 +71,8 @@ class Retractions(Part):
             now = self._clock()
             session.execute(
                 update(Delivery)
-                .where(Delivery.run_id == run_id, Delivery.state == DeliveryState.FAILED)
-                .values(state=DeliveryState.CANCELLED)
+                .where(Delivery.run_id == run_id, Delivery.state.in_(UNDELIVERED))
+                .values(state=DeliveryState.SUPERSEDED)
             )
             rows: dict[str, Result] = {}
             for destination, note in notes.items():

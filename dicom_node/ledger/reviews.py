@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from dicom_node.ledger.models import Delivery, DeliveryState, Instance, Result, Review, Run
+from dicom_node.ledger.models import UNDELIVERED, Delivery, DeliveryState, Instance, Result, Review, Run
 from dicom_node.ledger.part import Part, stored_result, unknown_study
 from dicom_node.ledger.records import Claim, StoredInstance, StoredResult
 from dicom_node.ledger.retractions import KIND as RETRACTION
@@ -117,9 +117,9 @@ class Reviews(Part):
                     verdicts=json.dumps(verdicts, ensure_ascii=False, sort_keys=True),
                 )
             )
-            # What never arrived is superseded, and would arrive after what supersedes it.
-            late = (Delivery.run_id == run.id) & (Delivery.state == DeliveryState.FAILED)
-            session.execute(update(Delivery).where(late).values(state=DeliveryState.CANCELLED))
+            # What never arrived would arrive after what supersedes it.
+            late = (Delivery.run_id == run.id) & Delivery.state.in_(UNDELIVERED)
+            session.execute(update(Delivery).where(late).values(state=DeliveryState.SUPERSEDED))
             run.withheld = "; ".join(f"{destination}: {reason}" for destination, reason in withheld.items())
             unsent = why_unsent(session, run)
             _, sent = enter_results(session, run, results, now, send=not unsent)
