@@ -116,7 +116,7 @@ class Deidentifier:
         """Remember names and numbers of people, so that they are found where they have no place."""
         for element in _elements(dataset):
             if element.VR == "PN" or element.keyword in _IDENTIFIERS:
-                for value in element.value if isinstance(element.value, MultiValue) else [element.value]:
+                for value in element.value if isinstance(element.value, MultiValue) else [element.value or ""]:
                     parts = re.split(r"[\^=\s,]+", str(value)) if element.VR == "PN" else [str(value).strip()]
                     self._words.update(part.casefold() for part in parts if len(part) > 2 or not part.isascii())
 

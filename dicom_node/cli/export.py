@@ -50,6 +50,7 @@ def export(
     settings = load_settings(config)
     chosen = Deidentifier(burned_in=burned_in) if deidentify else None
     with open_ledger(config) as ledger, progress() as bar:
+        ledger.study(study)  # what is unknown is refused before the trail tells of it
         task = bar.add_task("Exporting", total=None)
         told = "de-identified" if deidentify else "with what identifies the patient"
         Trail.of(settings).write(AuditEvent(Action.STUDY_EXPORTED, this_person(), None, study, detail=told))
@@ -68,4 +69,4 @@ def export(
         words = f"{done.to_look_at} images do not say whether words are burned in"
         print_error(words, "look at them before they leave")
     console().print(f"Wrote {done.written} objects to {out}")
-    raise typer.Exit(1 if done.left_out else 0)
+    raise typer.Exit(0 if done.written else 1)

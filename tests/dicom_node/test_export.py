@@ -25,6 +25,7 @@ from dicom_node.reading.results import addressed, store_results
 from dicom_node.routing.decision import Decision
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+from engine.errors import NodeError
 from engine.study import load_studies
 
 MARK = "ZQXVPATIENT"
@@ -139,7 +140,17 @@ def test_nobody_is_found_in_it(settings: Settings, ledger: Ledger, tmp_path: Pat
     exported(ledger, tmp_path / "out", "--deidentify")
     files = list((tmp_path / "out").rglob("*.dcm"))
     assert len(files) >= 5
-    words = [MARK, "18990131", "4711-4712", "HOUSEDOCTOR", "neighbour", "PRIVATEMAKER", "20260301", "曌", *originals(settings)]
+    words = [
+        MARK,
+        "18990131",
+        "4711-4712",
+        "HOUSEDOCTOR",
+        "neighbour",
+        "PRIVATEMAKER",
+        "20260301",
+        "曌",
+        *originals(settings),
+    ]
     for word in words:
         forms = (word.encode(), word.lower().encode(), word.encode("gb18030"), word.encode("utf-16-le"))
         found = [path.name for path in files if any(form in path.read_bytes() for form in forms)]
@@ -210,8 +221,10 @@ def test_pixels_that_may_tell_are_left_out_unless_somebody_looked(ledger: Ledger
     assert "OT" not in kinds  # the secondary captures and the printed report
     said, kinds = exported(ledger, tmp_path / "looked", "--deidentify", "--burned-in")
     assert kinds["OT"].PatientIdentityRemoved == "YES"
-    said, _ = exported(ledger, tmp_path / "out", "--deidentify")
-    assert "is not empty" in str(said) or said == ""
+    for arguments in (["1.2.999", "--out", "new"], [ledger.studies()[0].study_instance_uid, "--out", str(tmp_path)]):
+        done = CliRunner().invoke(app, ["export", *arguments, "--deidentify"])
+        assert isinstance(done.exception, NodeError)
+    assert not list(tmp_path.glob("new"))
 
 
 @pytest.mark.parametrize(
