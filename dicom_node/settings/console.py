@@ -36,7 +36,7 @@ class OidcSettings(Section):
     )
     session_hours: PositiveFloat = Field(
         default=4,
-        description="After so long the provider is asked again who somebody is and what they may; "
+        description="After so long the provider is asked again for a person and their groups; "
         "`console user sign-out` ends it at once.",
     )
     plain_http: bool = Field(
