@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 
 from dicom_node.metrics.exposition import Processes
 from dicom_node.settings import Settings
+from dicom_node.settings.section import is_local_host
 from engine.errors import NodeError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def serve(settings: Settings) -> Callable[[], None]:
@@ -30,6 +35,8 @@ def serve(settings: Settings) -> Callable[[], None]:
             f"port {port} of {host} cannot be listened at: {error.strerror}",
             advice="another program may listen there; set metrics.worker_port",
         ) from None
+    if not settings.metrics.open_worker_port:
+        server.set_app(_for_this_machine(make_wsgi_app(registry)))
 
     def stop() -> None:
         server.shutdown()
@@ -37,3 +44,13 @@ def serve(settings: Settings) -> Callable[[], None]:
         thread.join()
 
     return stop
+
+
+def _for_this_machine(application: WSGIApplication) -> WSGIApplication:
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if is_local_host(environ.get("HTTP_HOST", "")):
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain")])
+        return [b"only this machine is answered, as localhost\n"]
+
+    return guarded

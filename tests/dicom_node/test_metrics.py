@@ -13,8 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import yaml
+from node_bench import node_settings
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from dicom_node.ledger import Ledger
@@ -22,6 +25,7 @@ from dicom_node.ledger.headers import Indexed
 from dicom_node.ledger.tallies import Counted, count
 from dicom_node.metrics.drift import tallies_of
 from dicom_node.metrics.exposition import exposition
+from dicom_node.metrics.worker import serve
 from dicom_node.routing.header import Header
 from dicom_node.settings import Settings
 from engine.findings import HeldBack, ImageRead, RunState, StudyReading
@@ -204,6 +208,19 @@ def test_metrics_are_for_this_machine_and_not_for_whom_a_proxy_on_it_asks(consol
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:11180", "127.0.0.1.evil.example", "[::1", "", "1:x"])
 def test_a_page_whose_name_was_made_to_point_here_reads_no_metrics(console: Console, host: str) -> None:
     assert console.client().get("/metrics", headers={"Host": host}).status_code == 401
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_worker_s_metrics_are_for_this_machine_until_said(tmp_path: Path, opened: bool) -> None:
+    port = free_port()
+    settings = node_settings(tmp_path, metrics={"worker_port": port, "open_worker_port": opened})
+    stop = serve(settings)
+    try:
+        for host, answered in ((f"localhost:{port}", True), ("evil.example", opened)):
+            status = httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"Host": host}).status_code
+            assert status == (200 if answered else 403)
+    finally:
+        stop()
 
 
 def test_a_token_is_asked_of_everybody_once_there_is_one(tmp_path: Path) -> None:
