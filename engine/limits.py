@@ -31,7 +31,7 @@ class Limits:
 
     inflated_bytes: int = 256 << 20
     nesting: int = 24
-    items: int = 500_000
+    items: int = 250_000
     value_bytes: int = 1 << 20
     frames: int = 100_000
     pixels: int = 1 << 26

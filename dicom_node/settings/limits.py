@@ -32,7 +32,7 @@ class LimitsSettings(Section):
     )
     nesting: PositiveInt = Field(default=24, description="Deepest sequence within sequences.")
     items: PositiveInt = Field(
-        default=500_000, description="Most elements and sequence items of a header, in all its sequences."
+        default=250_000, description="Most elements and sequence items of a header, in all its sequences."
     )
     value_kib: PositiveInt = Field(
         default=1024, description="Longest text or list of numbers in a header, in KiB; bulk data is not meant."
