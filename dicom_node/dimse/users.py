@@ -6,6 +6,7 @@ Kerberos, SAML and JSON Web Tokens are not looked at: such a request counts as o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import Lock
 from typing import Final
 
 from pynetdicom.association import Association
@@ -39,6 +40,8 @@ class Users:
     def __init__(self, users: Iterable[User] = (), *, required: bool = False) -> None:
         self._passcodes = {user.name: _passcode_of(user) for user in users}
         self._required = required
+        # A look at a passcode takes 16 MiB: who guesses with many connections is no faster, and takes no more memory.
+        self._guess = Lock()
 
     def accept(self, association: Association) -> bool:
         """Whether a request's identity is accepted; the positive response, where one was asked for, is put beside."""
@@ -62,7 +65,8 @@ class Users:
         if named_only:
             return name in self._passcodes and known is None
         # Where nobody is known by it, the answer takes as long.
-        return (known or NOBODY).matches(passcode) and known is not None
+        with self._guess:
+            return (known or NOBODY).matches(passcode) and known is not None
 
 
 def _passcode_of(user: User) -> HashedPassword | None:

@@ -232,6 +232,29 @@ def test_users_prove_who_they_are(tmp_path: Path) -> None:
         quiet.release()
 
 
+def test_who_guesses_with_many_connections_is_no_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, most, look = [0], [], HashedPassword.matches
+
+    def counted(known: HashedPassword, passcode: str) -> bool:
+        looks[0] += 1
+        most.append(looks[0])
+        try:
+            return look(known, passcode)
+        finally:
+            looks[0] -= 1
+
+    monkeypatch.setattr(HashedPassword, "matches", counted)
+    users = (User(name="gate", passcode_hash=SecretStr(str(HashedPassword.of("abc")))),)
+    with Scp(tmp_path, users=users, require_user=True) as scp:
+        most.clear()
+        threads = [threading.Thread(target=ask, args=(scp, identity(2, "gate", "abd"))) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == [1] * 6
+
+
 def test_the_node_says_who_it_is_where_a_peer_asks(tmp_path: Path) -> None:
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_text("abc\n")
