@@ -80,12 +80,15 @@ def _stopped(find: Callable[[World], list[int | None]], seconds: tuple[float, fl
 
 
 def stopped_writer(world: World, _rng: random.Random) -> str:
-    """A process that writes results is stopped until another has written and entered them; then it goes on."""
+    """A process that writes results is stopped until its run was taken from it and another has had time to write it."""
     with closing(sqlite3.connect(world.data / "ledger.sqlite3", isolation_level=None, timeout=0.5)) as ledger:
         writing = "SELECT run.id, owner FROM run JOIN lease ON lease.key = 'run:' || run.id WHERE state = 'WRITING'"
 
-        def is_entered(run: str) -> bool:
-            return bool(ledger.execute("SELECT 1 FROM result WHERE run_id = ?", (run,)).fetchall())
+        def wait(words: str, run: str) -> bool:
+            until = time.monotonic() + _HIT_SECONDS
+            while not (true := ledger.execute(words, (run,)).fetchall()) and time.monotonic() < until:
+                time.sleep(0.05)
+            return bool(true)
 
         until = time.monotonic() + _HIT_SECONDS
         while time.monotonic() < until:
@@ -95,14 +98,13 @@ def stopped_writer(world: World, _rng: random.Random) -> str:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
                     try:
-                        # With the ledger locked nobody could take over: stopped a moment too soon.
+                        # With the ledger locked nobody could take it: stopped a moment too soon.
                         ledger.execute("BEGIN IMMEDIATE")
                         ledger.execute("ROLLBACK")
-                        if is_entered(run):
+                        if not wait("SELECT 1 FROM run WHERE id = ? AND state = 'QUEUED'", run):
                             continue
-                        while not is_entered(run) and time.monotonic() < until + 2 * _HIT_SECONDS:
-                            time.sleep(0.05)
-                        return "another one wrote" if is_entered(run) else ""
+                        written = wait("SELECT 1 FROM result WHERE run_id = ?", run)
+                        return "another one wrote" if written else "run taken away"
                     except sqlite3.OperationalError:
                         continue
                     finally:
