@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from study_life import CT, DESTINATIONS, LEASE_SECONDS, SR, World
+from postgresql import cluster
+from study_life import CT, DESTINATIONS, LEASE_SECONDS, SR, World, empty
 
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.records import Contact
@@ -210,26 +211,47 @@ class StudyLife(RuleBasedStateMachine):
         )
 
 
+def walk(make: Callable[[], World], examples: int) -> None:
+    steps = settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        phases=set(Phase)
+        - {Phase.shrink},  # which takes minutes; the steps that failed are printed, and few of them matter
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(lambda: StudyLife(make), settings=steps)
+
+
+@pytest.mark.hypothesis
+@pytest.mark.timeout(1800)
 def test_no_order_of_steps_loses_doubles_or_forgets_anything(tmp_path: Path) -> None:
-    empty = Ledger(f"sqlite:///{tmp_path / 'empty.sqlite3'}")
-    empty.migrate()
-    empty.close()
+    file, unused = tmp_path / "ledger.sqlite3", tmp_path / "unused.sqlite3"
+    ledger = Ledger(f"sqlite:///{unused}")
+    ledger.migrate()
+    ledger.close()
 
     def make() -> World:
-        for file in tmp_path.glob("ledger.*"):
-            file.unlink()
-        shutil.copy(tmp_path / "empty.sqlite3", tmp_path / "ledger.sqlite3")
-        return World(f"sqlite:///{tmp_path / 'ledger.sqlite3'}", tmp_path)
+        for old in tmp_path.glob("ledger.*"):
+            old.unlink()
+        shutil.copy(unused, file)
+        return World(f"sqlite:///{file}", tmp_path)
 
-    run_state_machine_as_test(
-        lambda: StudyLife(make),
-        settings=settings(
-            max_examples=int(os.environ.get("EXAMPLES", "25")),
-            stateful_step_count=int(os.environ.get("STEPS", "40")),
-            phases=(Phase.generate,) if not os.environ.get("SHRINK") else tuple(Phase),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    walk(make, 150 if EXPLORE else 12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_no_order_of_steps_does_so_in_postgresql(tmp_path: Path) -> None:
+    with cluster() as running:
+        ledger = Ledger(running.url())
+        ledger.migrate()
+
+        def make() -> World:
+            empty(ledger)
+            return World(running.url(), tmp_path)
+
+        walk(make, int(os.environ.get("EXAMPLES", "5")))
+        ledger.close()
 
 
 # What the machine has found, in as few steps as show it.
