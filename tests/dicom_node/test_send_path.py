@@ -25,7 +25,7 @@ from wire import ABORT, RELEASE_RQ, data, element, item
 from dicom_node.dimse import send_path
 from dicom_node.dimse.scu import SendResult, StoredFile, Timeouts, send
 from dicom_node.dimse.tls import client_context
-from dicom_node.dimse.transcoding import transcode
+from dicom_node.dimse.transcoding import TranscodingError, transcode
 from dicom_node.intake.file_meta import encode
 
 # The library drops a socket whose peer went away without closing it.
@@ -261,6 +261,26 @@ def test_subsampled_colours_are_whole_once_they_are_decoded(tmp_path: Path) -> N
     assert got.PhotometricInterpretation == "YBR_FULL"
     assert len(got.PixelData) == got.Rows * got.Columns * 3
     assert np.array_equal(pixel_array(got), pixel_array(file.path))
+
+
+@pytest.mark.parametrize(
+    "name", ["SC_rgb_rle_16bit_2frame", "examples_jpeg2k", "GDCMJ2K_TextGBR", "SC_rgb_jls_lossy_line", "MR_small_RLE"]
+)
+def test_compressed_pixels_are_the_same_once_decoded(name: str, tmp_path: Path) -> None:
+    file = StoredFile.open(Path(str(get_testdata_file(f"{name}.dcm", download=False))))
+    got, expected = dcmread(transcode(file, ExplicitVRLittleEndian, tmp_path).path), dcmread(file.path)
+    expected.decompress(as_rgb=False, generate_instance_uid=False)
+    for keyword in ("PixelData", "PhotometricInterpretation", "BitsAllocated", "PlanarConfiguration"):
+        assert got.get(keyword) == expected.get(keyword), keyword
+
+
+def test_a_codec_that_fails_ends_no_sending_but_of_its_object(tmp_path: Path) -> None:
+    broken = dcmread(get_testdata_file("examples_jpeg2k.dcm", download=False))
+    broken.PixelData = broken.PixelData[:2000] + bytes(2000)
+    broken["PixelData"].is_undefined_length = True
+    broken.save_as(tmp_path / "broken.dcm")
+    with pytest.raises(TranscodingError, match="decoded"):
+        transcode(StoredFile.open(tmp_path / "broken.dcm"), ExplicitVRLittleEndian, tmp_path)
 
 
 def test_a_uid_that_is_a_path_leads_nowhere(tmp_path: Path) -> None:
