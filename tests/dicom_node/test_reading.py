@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from node_bench import Clock, image, node_settings, script, wait_until, written
 from pydicom import dcmread
-from pydicom.uid import EncapsulatedPDFStorage
+from pydicom.uid import EncapsulatedPDFStorage, RLELossless
 from queued import queue_complete
 
 from dicom_node.ledger import DeliveryState, Ledger, State
@@ -288,6 +288,27 @@ def test_pixels_that_cannot_be_decoded_are_reported_as_not_read(bench: Bench) ->
     record = bench.ledger.study(dataset.StudyInstanceUID)
     assert record.runs[0].state is State.DELIVERING
     assert "sr" in {result.kind for result in record.results}
+
+
+def test_images_beyond_a_limit_are_named_and_the_worker_reads_on(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    bench = Bench(tmp_path, ledger, clock, limits={"decode_mib": 2, "value_kib": 1})
+    script(tmp_path)
+    big = image(Rows=2000, Columns=2000, PixelData=bytes(8_000_000), BitsAllocated=16, BitsStored=16, HighBit=15)
+    big["PixelData"].VR = "OW"
+    big.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    long = image(PatientComments="ZZTOP" * 500)
+    good = image()
+    for dataset in (big, long, good):
+        bench.reader.read(bench.queue(dataset))
+    eaten = StudyReading.from_json(bench.spool.reading(bench.run(big.StudyInstanceUID).id))
+    assert eaten.state is RunState.NOT_RUN
+    assert "decoding needs more memory than the limit of 2 MiB" in eaten.not_read[0].reason
+    run = bench.run(long.StudyInstanceUID)
+    assert run.state is State.FAILED
+    assert "has 2500 bytes, more than the limit of 1024" in run.reason
+    read = StudyReading.from_json(bench.spool.reading(bench.run(good.StudyInstanceUID).id))
+    assert read.state is RunState.FINDINGS
+    bench.reader.close()
 
 
 def test_nonsense_from_the_engine_is_reported_as_unusable(bench: Bench) -> None:
