@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from study_life import CT, DESTINATIONS, LEASE_SECONDS, SR, World, empty
 
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.records import Contact
+from dicom_node.ledger.states import TRANSITIONS
 from dicom_node.ledger.switches import Work
 from dicom_node.routing.decision import DEFAULT_ROUTE, Action, Decision
 from engine.errors import NodeError
@@ -252,6 +254,12 @@ def test_no_order_of_steps_does_so_in_postgresql(tmp_path: Path) -> None:
 
         walk(make, int(os.environ.get("EXAMPLES", "5")))
         ledger.close()
+
+
+def test_the_guide_for_administrators_has_the_table_of_transitions() -> None:
+    guide = (Path(__file__).parents[2] / "deploy" / "OPERATING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z]+)` \| [^|]+ \| ([A-Z` ]+) \|$", guide, re.MULTILINE)
+    assert {before: set(re.findall("[A-Z]+", after)) for before, after in rows} == TRANSITIONS
 
 
 # What the machine has found, in as few steps as show it.
