@@ -77,14 +77,15 @@ def _decompress(dataset: Dataset, syntax: UID) -> None:
     options = as_pixel_options(dataset)
     offsets = options.pop("extended_offsets", None)
     decoder, count = Decoder.of(LIMITS), options["number_of_frames"]
-    native = bytearray()
-    for codestream in generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets):
-        samples, _ = decoder.decode(codestream, syntax, {**options, "number_of_frames": 1})
-        native += samples.data
-    if len(native) != count * samples.nbytes:
-        raise TranscodingError(f"it does not hold the {count} frames that it declares")
-    allocated = samples.dtype.itemsize * 8
-    dataset.PixelData = bytes(native) + b"\0" * (len(native) % 2)
+    frames = [
+        decoder.decode(codestream, syntax, {**options, "number_of_frames": 1})[0]
+        for codestream in generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets)
+    ]
+    if len(frames) != count:
+        raise TranscodingError("it does not hold the frames that it declares")
+    allocated = frames[0].dtype.itemsize * 8
+    native = b"".join(frame.tobytes() for frame in frames)
+    dataset.PixelData = native + b"\0" * (len(native) % 2)
     dataset["PixelData"].VR = "OB" if allocated == 8 else "OW"
     dataset["PixelData"].is_undefined_length = False
     dataset.BitsAllocated = allocated

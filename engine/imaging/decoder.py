@@ -106,15 +106,17 @@ class Decoder:
         with self._places:
             process = self._ready()
             try:
-                answer, samples = process.ask(request, codestream, largest)
-                decoded = _samples(answer, samples, options) if "error" not in answer else None
+                decoded = _decoded(*process.ask(request, codestream, largest), options)
             except _LostError:
                 why = process.end()
+            except BaseException:
+                process.end()  # in the midst of its answer
+                raise
             else:
                 self._idle.append(process)
-                if decoded is not None:
+                if not isinstance(decoded, str):
                     return decoded
-                why = str(answer["error"])
+                why = decoded
                 if why == MemoryError.__name__:
                     why = f"decoding needs more memory than the limit of {self._memory >> 20} MiB"
         raise UndecodableError(f"the pixels cannot be decoded ({why}, {UID(transfer_syntax_uid).name})")
@@ -172,10 +174,10 @@ class _Process:
         """Whether it still runs."""
         return self._child.poll() is None
 
-    def ask(self, request: bytes, codestream: bytes, largest: int) -> tuple[dict[str, Any], bytearray]:
+    def ask(self, request: bytes, codestream: bytes, largest: int) -> tuple[Any, bytearray]:
         """Have a frame decoded; its answer, and the samples, `largest` bytes at most."""
 
-        def exchange() -> tuple[dict[str, Any], bytearray]:
+        def exchange() -> tuple[Any, bytearray]:
             self._write(HEAD.pack(len(request), len(codestream)) + request)
             self._write(codestream)
             told, size = HEAD.unpack(self._read(HEAD.size))
@@ -246,9 +248,13 @@ class _Process:
         return f"the decoder ended on it with {name}"
 
 
-def _samples(answer: Mapping[str, Any], samples: bytearray, options: Mapping[str, Any]) -> tuple[npt.NDArray[Any], int]:
-    """What a decoder gave, which may be anything once a codestream has taken it over."""
+def _decoded(answer: Any, samples: bytearray, options: Mapping[str, Any]) -> tuple[npt.NDArray[Any], int] | str:
+    """What a decoder gave, or its error's name; it may be anything once a codestream has taken it over."""
     try:
+        if "error" in answer:
+            if not (kind := str(answer["error"])).isidentifier():
+                raise _LostError
+            return kind
         shape, dtype, bits = tuple(answer["shape"]), answer["dtype"], int(answer["bits"])
         if dtype not in _DTYPES or shape[:2] != (options["rows"], options["columns"]):
             raise _LostError

@@ -138,6 +138,8 @@ ANSWERS = [
     (b'{"shape": [64, 49], "dtype": "u2", "bits": 16}', bytes(64 * 49 * 2)),
     (b'{"shape": [64, 48], "dtype": "u2", "bits": 16}', bytes(10)),
     (b"[]", b""),
+    (b"5", b""),
+    (b'{"error": "\\u001b[2J: ZZTOP"}', b""),
     (b"\xff\xfe", b""),
 ]
 
