@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench browser viewers validators peers slow differential explore chaos mutants lint audit try bundle bundle-check licences check-peers phantom-model clean
+.PHONY: help setup demo test bench browser viewers validators peers slow differential explore fuzz chaos mutants lint audit try bundle bundle-check licences check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -58,6 +58,11 @@ mutants: .venv/.test check-peers ## chaos against a node without its syncs, leas
 			--only "writer stopped" --only "reader killed" --only "reader stopped" --only "power cut" --only "listener killed"; \
 		grep -q '"wrong": {"' $$report || grep -A1 '"wrong": {' $$report | grep -q ': \[' \
 			|| { echo "without $$guard nothing was wrong: the suite is blind"; exit 1; }; done
+
+# atheris, which guides it, has no wheels for every Python: only this target takes it.
+fuzz: .venv/.test ## hostile bytes into every parser and entry point (SECONDS=60 a target; fuzz-output/report.json)
+	@$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) "atheris>=3.0"
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 explore: .venv/.test ## the property tests with examples that were never drawn before
 	HYPOTHESIS_PROFILE=explore $(BIN)/pytest -m "hypothesis and not slow"

@@ -248,9 +248,10 @@ class _Parser:
 
     def _check_names(self, index: int, content: dict[str, Any]) -> None:
         """Names of plans and the like; told beside the faults of the table's form."""
-        if (name := content.get("name")) in self._seen:
-            self._fault(self._places.string(index, "name", str(name)), f"two routes have the name {name}")
-        self._seen.add(str(name))
+        if isinstance(name := content.get("name"), str):  # anything else is refused by the table's form
+            if name in self._seen:
+                self._fault(self._places.string(index, "name", name), f"two routes have the name {name}")
+            self._seen.add(name)
         self._known(index, "plan", content.get("plan"), "plan", self._names.plans)
         targets = content.get("destinations")
         used: set[object] = set()

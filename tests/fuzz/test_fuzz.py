@@ -1,0 +1,48 @@
+"""A few seconds of fuzzing with a fixed seed, and what longer runs have found. `make fuzz` is the long form."""
+
+import random
+from pathlib import Path
+
+import destinations
+import edge
+import pytest
+from mutations import mutated
+from parser_targets import NAMES, TARGETS
+
+from dicom_node.routing.rules import parse_rules
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the library's, of what is odd in a data set
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_parser_stands_what_a_seed_makes_of_ordinary_bytes(name: str) -> None:
+    target, chance = TARGETS[name], random.Random(1)  # noqa: S311 - to be repeated
+    seeds = tuple(target.seeds())
+    for seed in seeds:
+        target.run(seed)
+    for _ in range(30):
+        target.run(mutated(chance.choice(seeds), chance, seeds))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["name = [1]", "name = {}", 'name = "a"\nplan = [1]', 'name = "a"\ndestinations = [[1]]', "name = 1\nwhen = 2"],
+)
+def test_values_of_the_wrong_kind_are_faults_of_the_rules_and_no_crash(content: str) -> None:
+    faults = parse_rules(f"[[routes]]\n{content}\n", NAMES)
+    assert isinstance(faults, list)
+    assert faults
+
+
+def test_a_listener_stands_hostile_conversations_and_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    chance = random.Random(2)  # noqa: S311
+    with edge.attacked(tmp_path) as batch:
+        for _ in range(3):
+            _, wrong = batch(chance, 20)
+            assert not wrong
+
+
+def test_a_sender_stands_hostile_destinations(tmp_path: Path) -> None:
+    with destinations.attacking(tmp_path) as batch:
+        _, wrong = batch(random.Random(3), 3)  # noqa: S311
+        assert not wrong
