@@ -71,7 +71,7 @@ class Edge:
         lost = [uid for uid in self._acknowledged if not any(name.startswith(uid) for name in kept)]
         self.kept += len(self._acknowledged) - len(lost)
         self._acknowledged.clear()
-        if self._batches == 20 and not self.kept:
+        if self._batches == 3 and not self.kept:
             wrong.append("nothing was ever acknowledged: the conversations are not what they should be")
         return size + half_open, wrong + [f"{uid} was acknowledged and is not on the disk" for uid in lost]
 
@@ -112,7 +112,7 @@ class Edge:
         return pdus
 
     def _play(self, pdus: list[bytes], way: float) -> None:
-        with suppress(OSError), wire.Wire(self._port, 8) as connection:
+        with suppress(OSError), wire.Wire(self._port, 6) as connection:
             for number, pdu in enumerate(pdus):
                 if way < 0.1:  # slowly
                     for at in range(0, min(len(pdu), 40), 5):
@@ -125,6 +125,8 @@ class Edge:
                     connection.send(pdu[: len(pdu) // 2])
                     return
                 connection.send(pdu)
+                if number == 0:  # what comes before the association is accepted ends it
+                    self._note(connection.receive())
             connection.socket.shutdown(socket.SHUT_WR)
             for answer in connection.rest():
                 self._note(answer)

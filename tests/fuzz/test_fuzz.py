@@ -1,6 +1,7 @@
 """A few seconds of fuzzing with a fixed seed, and what longer runs have found. `make fuzz` is the long form."""
 
 import random
+import time
 from pathlib import Path
 
 import destinations
@@ -32,6 +33,13 @@ def test_values_of_the_wrong_kind_are_faults_of_the_rules_and_no_crash(content: 
     faults = parse_rules(f"[[routes]]\n{content}\n", NAMES)
     assert isinstance(faults, list)
     assert faults
+
+
+@pytest.mark.parametrize("unit", [" ", "a", "a ", "(", "<box>", "[1 ", "<ref>", '{"label": "', "<box>[1, 2, 3, 4]"])
+def test_a_model_that_babbles_costs_no_more_than_a_moment(unit: str) -> None:
+    begin = time.process_time()
+    TARGETS["answers"].run((unit * (6000 // len(unit))).encode())
+    assert time.process_time() - begin < 5  # one expression took a minute
 
 
 def test_a_listener_stands_hostile_conversations_and_keeps_what_it_acknowledged(tmp_path: Path) -> None:
