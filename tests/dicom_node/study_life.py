@@ -64,6 +64,8 @@ class Reading:
     """A worker in mid-reading."""
 
     claim: Claim
+    sure_until: float
+    """Until then nobody may take it for lost, by the clock that never jumps."""
     stored: bool = False
 
 
@@ -114,8 +116,18 @@ class World:
         settings = Settings.model_validate({"data": {"path": self.folder}, "completion": {"quiet_seconds": 30}})
         self._completion = Completion(settings, self.ledger)
         self._number = count(1)
+        self._jumped = False
         self.ledger.intake.begin()
         self.ledger.clocks.steady()
+
+    def set_clock(self, seconds: float) -> None:
+        self.time.jump(seconds)
+        self._jumped = True
+        for reading in self.readings:  # two jumps in one sweep's interval can cost a lease
+            reading.sure_until = 0
+
+    def _sure_until(self) -> float:
+        return 0 if self._jumped else self.time.up + LEASE_SECONDS
 
     def close(self) -> None:
         for ledger in self.ledgers:
@@ -145,12 +157,13 @@ class World:
 
     def sweep(self, owner: str = "elsewhere:1:1:sweeper", parts: int = 9, decision: Decision = Decision()) -> None:  # noqa: B008 - frozen
         now = self.ledger.clocks.steady()
+        self._jumped = False
         if not self.ledger.leases.take("sweeper", owner, 30):
             return
         work = (
             lambda: self._completion.close(now),
             lambda: self._route(decision),
-            lambda: self.ledger.runs.reclaim_lost(ATTEMPTS, 10),
+            self._reclaim,
             lambda: self.ledger.deliveries.reclaim_lost(),
             self._send_readings,
             self._send_deliveries,
@@ -162,6 +175,11 @@ class World:
         self.ledger.switches.enforce()
         for run in self.ledger.runs.to_route():
             self.ledger.runs.route(run.id, decision)
+
+    def _reclaim(self) -> None:
+        lost = self.ledger.runs.reclaim_lost(ATTEMPTS, 10)
+        robbed = [one for one in self.readings if one.claim.run_id in lost and one.sure_until > self.time.up]
+        assert not robbed, "a worker lost its run before its lease had run out"
 
     def _send_readings(self) -> None:
         new, old = self.ledger.runs.to_dispatch(self.time.now - timedelta(seconds=5))
@@ -189,7 +207,7 @@ class World:
         if claim is None:
             return
         assert claim.reading_digest == self.digest.get(run_id), "a finished reading is not made again"
-        self.readings.append(Reading(claim))
+        self.readings.append(Reading(claim, self._sure_until()))
 
     def go_on_reading(self, reading: Reading) -> None:
         """Store the reading, or its results."""
@@ -210,6 +228,7 @@ class World:
     def renew(self, reading: Reading) -> None:
         try:
             self.ledger.runs.renew(reading.claim, LEASE_SECONDS)
+            reading.sure_until = self._sure_until()
         except LeaseLostError:
             self.forget(reading)
 

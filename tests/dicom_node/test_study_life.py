@@ -91,7 +91,7 @@ class StudyLife(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((-86400, -3600, -5, 5, 3600, 86400)))
     def clock_is_set(self, seconds: int) -> None:
-        self.world.time.jump(seconds)
+        self.world.set_clock(seconds)
 
     @rule(sweeper=st.integers(0, 1), parts=st.integers(0, 9), decision=DECISIONS)
     def sweep(self, sweeper: int, parts: int, decision: Decision) -> None:
