@@ -109,9 +109,8 @@ class Web:
 
     def _ask(self, request: bytes) -> bytes:
         answer = b""
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=10) as connection:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=3) as connection:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65536):
                 answer += part
         return answer
