@@ -130,7 +130,7 @@ def test_what_had_not_arrived_is_not_sent_any_more(bench: Bench) -> None:
     bench.deliver("pacs", "archive")
     record = bench.record
     assert record.runs[0].state is State.DELIVERED
-    assert {d.state for d in record.deliveries if d.destination == "archive"} == {DeliveryState.CANCELLED}
+    assert {d.state for d in record.deliveries if d.destination == "archive"} == {DeliveryState.SUPERSEDED}
 
 
 def test_a_study_of_which_nothing_was_delivered_has_nothing_to_withdraw(bench: Bench) -> None:
