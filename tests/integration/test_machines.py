@@ -205,7 +205,9 @@ def test_a_reader_that_is_cut_off_is_replaced_by_one_without_the_folder_and_noth
     assert '"attempt": 2' in site.log(second)
     assert not list((site.folder / "elsewhere").rglob("*.dcm")), "what was fetched is gone again"
     first.heal()
-    wait_until(lambda: "the run has become" in site.log(first), "the one that was cut off learns that it lost the run")
+    # By asking, or because its connections ended meanwhile: how long the cut lasts is the machine's to say.
+    gave_up = ("the run has become", "the ledger's database failed")
+    wait_until(lambda: any(words in site.log(first) for words in gave_up), "the one that was cut off gives the run up")
     # The site is whole again: what comes now is read, by whichever.
     another = site.send(site.phantom(6))
     wait_until(lambda: site.state(another) in ENDED, "another study")
