@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
@@ -24,7 +24,6 @@ from dicom_node.ledger.intake import Intake
 from dicom_node.ledger.keeping import Keeping
 from dicom_node.ledger.leases import Leases
 from dicom_node.ledger.models import (
-    UNDELIVERED,
     Delivery,
     DeliveryState,
     Event,
@@ -62,6 +61,7 @@ from dicom_node.settings.section import secret_of
 from engine.errors import NodeError
 
 FILE = "ledger.sqlite3"
+_SETTLED: Final = (DeliveryState.DELIVERED, DeliveryState.SUPERSEDED)
 
 
 class Ledger(Part):
@@ -306,7 +306,7 @@ class Ledger(Part):
                 )
             now = self._clock()
             waiting = session.scalars(
-                select(Delivery).where(Delivery.run_id == run.id, Delivery.state.in_(UNDELIVERED))
+                select(Delivery).where(Delivery.run_id == run.id, Delivery.state.not_in(_SETTLED))
             ).all()
             action, why = switched(session, run.route)
             if run.state is not State.IGNORED and (action is Action.OFF or (action is Action.SHADOW and waiting)):
