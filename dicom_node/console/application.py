@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -84,7 +84,12 @@ def make_application(settings: Settings, ledger: Ledger, spool: Spool) -> Starle
     Starlette
         Its ``state`` holds these three, and ``sessions``.
     """
-    handlers: dict[Any, Any] = {HTTPException: _refused, MedregaError: _failed, Exception: _unexpected}
+    handlers: dict[Any, Any] = {
+        HTTPException: _refused,
+        MedregaError: _failed,
+        ClientDisconnect: _gone,
+        Exception: _unexpected,
+    }
     application = Starlette(
         routes=[*ROUTES, Mount("/static", StaticFiles(directory=STATIC))],
         exception_handlers=handlers,
@@ -142,6 +147,11 @@ async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, MedregaError)  # noqa: S101 - what this handles
     log.warning("page not served", page=_name(request), reason=str(error))
     return _problem(request, 503 if error.retry else 409, error.explained)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Answer a browser that went in the middle of its form: nobody reads it, and it is no error of the console."""
+    return Response(status_code=400)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

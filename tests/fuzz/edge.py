@@ -55,7 +55,7 @@ class Edge:
     def batch(self, chance: random.Random, size: int) -> tuple[int, list[str]]:
         """So many conversations; now and then with hundreds of half-open connections beside them."""
         self._batches += 1
-        half_open = 1000 if self._batches % 20 == 2 else 30
+        half_open = 1000 if self._batches % 20 == 5 else 30
         plays = [(self._conversation(chance), chance.random()) for _ in range(size)]
         with ExitStack() as idle, ThreadPoolExecutor(_SEVERAL) as pool:
             for number in range(half_open):

@@ -1,12 +1,14 @@
 """A few seconds of fuzzing with a fixed seed, and what longer runs have found. `make fuzz` is the long form."""
 
 import random
+import socket
 import time
 from pathlib import Path
 
 import destinations
 import edge
 import pytest
+from console_client import Console
 from mutations import mutated
 from parser_targets import NAMES, TARGETS
 
@@ -48,6 +50,22 @@ def test_a_listener_stands_hostile_conversations_and_keeps_what_it_acknowledged(
         for _ in range(3):
             _, wrong = batch(chance, 20)
             assert not wrong
+
+
+def test_a_browser_that_goes_within_a_form_is_no_error_of_the_console(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(tmp_path)
+    try:
+        with socket.create_connection(("127.0.0.1", console.settings.console.port)) as connection:
+            head = b"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n"
+            connection.sendall(head + b"Content-Type: application/x-www-form-urlencoded\r\n\r\nname=a")
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1000)
+        assert console.client().get("/healthz/live").status_code == 200
+    finally:
+        console.close()
+    assert "unexpected error" not in "".join(capfd.readouterr())
 
 
 def test_a_sender_stands_hostile_destinations(tmp_path: Path) -> None:
