@@ -7,12 +7,14 @@ import gc
 import re
 import sys
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from hostile_files import EXPLICIT, hostile_files
 from listener_bench import Scp
 from node_bench import image, script, written
+from pydicom.filereader import read_dataset
 from pydicom.uid import CTImageStorage
 from wire import Wire, data, fragments, item, status_of, store_rq
 
@@ -22,7 +24,7 @@ from dicom_node.intake.identity import CANNOT_UNDERSTAND, DOES_NOT_MATCH, Refuse
 from engine.errors import MedregaError
 from engine.imaging import render_frame
 from engine.limits import Limits
-from engine.study import READ_ERRORS, _file_meta, load_instance
+from engine.study import READ_ERRORS, load_instance
 
 FEW_ITEMS = Limits(items=20_000)
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "dicom"
@@ -43,12 +45,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+META = {
+    "MediaStorageSOPClassUID": CTImageStorage,
+    "MediaStorageSOPInstanceUID": "1.2.3.4",
+    "TransferSyntaxUID": EXPLICIT,
+}
+
+
 def meta_of(content: bytes) -> tuple[str, str, str, bytes]:
     """SOP class, SOP instance and transfer syntax as far as the file says them, and its data set."""
     try:
-        meta = _file_meta(content[: 1 << 16])
-        told = (str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID), str(meta.TransferSyntaxUID))
-        begin = 144 + int(meta.FileMetaInformationGroupLength)
+        elements = BytesIO(content[132:])
+        meta = read_dataset(elements, False, True, stop_when=lambda tag, *_: tag.group != 2)
+        told = tuple(str(meta.get(keyword) or other) for keyword, other in META.items())
+        begin = 132 + elements.tell()
     except READ_ERRORS:
         return CTImageStorage, "1.2.3.4", EXPLICIT, content[132:]
     data_set = content[begin:]
