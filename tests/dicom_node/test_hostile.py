@@ -57,15 +57,15 @@ def meta_of(content: bytes) -> tuple[str, str, str, bytes]:
     try:
         elements = BytesIO(content[132:])
         meta = read_dataset(elements, False, True, stop_when=lambda tag, *_: tag.group != 2)
-        told = tuple(str(meta.get(keyword) or other) for keyword, other in META.items())
+        told = [str(meta.get(keyword) or other) for keyword, other in META.items()]
         begin = 132 + elements.tell()
     except READ_ERRORS:
         return CTImageStorage, "1.2.3.4", EXPLICIT, content[132:]
     data_set = content[begin:]
     with suppress(RefusedError):  # a sender goes by the data set
         identity = identify(data_set, told[2])
-        told = (identity.sop_class_uid or told[0], identity.sop_instance_uid or told[1], told[2])
-    return (*told, data_set)
+        told[:2] = [identity.sop_class_uid or told[0], identity.sop_instance_uid or told[1]]
+    return told[0], told[1], told[2], data_set
 
 
 def sent(scp: Scp, content: bytes) -> int:
