@@ -41,7 +41,6 @@ class Edge:
         self._number = self._batches = 0
         self.kept = 0
         """Objects that were acknowledged and found."""
-        self._marked = False
         self._acknowledged: list[str] = []
 
     def answers(self) -> bool:
@@ -63,9 +62,8 @@ class Edge:
                     one = idle.enter_context(socket.create_connection(("127.0.0.1", self._port), timeout=5))
                     one.sendall(wire.associate_rq()[: (0, 1, 6, 40)[number % 4]])
             list(pool.map(lambda play: self._play(*play), plays))
-        if not self._marked:  # the first one brings threads' stacks and libraries
+        if self._batches in (1, 5):  # threads, libraries; and what as many as may come at once need of memory
             self._program.mark()
-            self._marked = True
         wrong = self._program.faults(self.answers)
         kept = {path.name for path in (self._folder / "data" / "studies").rglob("*.dcm")}
         lost = [uid for uid in self._acknowledged if not any(name.startswith(uid) for name in kept)]
