@@ -159,6 +159,10 @@ def _evidence(dataset: pydicom.Dataset, keyword: str) -> list[str]:
 def judge_end(world: World, verdict: Verdict) -> None:
     """After every part was told to end: nothing runs, nothing is locked, nothing is half there."""
     verdict.left += [f"process {pid}: {command[:80]}" for pid, command in world.processes().items()]
+    # Redis writes its title over its environment, by which the others are known.
+    verdict.left += [
+        f"{part.name} runs" for part in world.parts.values() if part.process and part.process.poll() is None
+    ]
     verdict.left += [f"incoming/{path.name}" for path in (world.data / "incoming").iterdir()]
     path = world.data / "ledger.sqlite3"
     with closing(sqlite3.connect(path, isolation_level=None, timeout=1)) as database:

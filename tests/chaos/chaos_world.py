@@ -212,6 +212,8 @@ class World:
         self.stop(signal.SIGTERM)
         for part in reversed(self.parts.values()):
             if part.process is not None:
+                if part.name == "redis":  # last, and not told yet
+                    part.process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     part.process.wait(40)
         for pid in self.processes():
