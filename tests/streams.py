@@ -131,7 +131,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
         elif fault == 5:
             pdus[at] = _with_number(pdus[at], 2, draw(st.sampled_from((0, 1, 4, 5, 7, len(pdus[at]) + 20, 1 << 25))))
         elif fault == 6:
-            lengths = (0, 1, 2, 3, len(pdus[at]), len(pdus[at]) - 11, 1 << 31, (1 << 32) - 1)
+            lengths = (0, 1, 2, 3, len(pdus[at]), max(0, len(pdus[at]) - 11), 1 << 31, (1 << 32) - 1)
             pdus[at] = _with_number(pdus[at], 6, draw(st.sampled_from(lengths)))
         elif fault == 7 and len(pdus[at]) > 12:
             place = draw(st.integers(10, 11))

@@ -78,6 +78,7 @@ def _walk(head: bytes, implicit: bool) -> dict[int, str]:
     if implicit and head[4:6] in _SHORT_VRS | _LONG_VRS:
         raise _Unusual
     while len(found) < len(_WANTED):
+        vr = b"UI" if implicit else head[at + 4 : at + 6]
         tag, length, at = _header(head, at, implicit)
         if tag <= last or tag > _SERIES or tag == _CONTRIBUTING_EQUIPMENT:
             raise _Unusual
@@ -92,7 +93,8 @@ def _walk(head: bytes, implicit: bool) -> dict[int, str]:
             raise _Unusual
         if tag in _WANTED:
             value = head[at:end].rstrip(b"\0 ")
-            if len(value) > 64 or end > len(head) or not _UIDS.fullmatch(value):
+            # A parser makes a number of what is called one.
+            if vr != b"UI" or len(value) > 64 or end > len(head) or not _UIDS.fullmatch(value):
                 raise _Unusual
             found[tag] = value.decode()
         at = end

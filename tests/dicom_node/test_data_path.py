@@ -1,6 +1,7 @@
 """The fast receive path: it does what the library does, and what the library does not do for it."""
 
 import os
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -273,3 +274,17 @@ def test_uids_read_without_a_data_set_are_the_parser_s(data: st.DataObject) -> N
         identity.study_instance_uid,
         identity.series_instance_uid,
     )
+
+
+def test_a_uid_that_is_called_a_number_is_left_to_the_parser() -> None:
+    uids = ((0x0008_0016, "1.2"), (0x0008_0018, "1.3"), (0x0020_000D, "1.4"), (0x0020_000E, "1.5"))
+
+    def encoded(vr_of_the_last: bytes) -> bytes:
+        vrs = (b"UI", b"UI", b"UI", vr_of_the_last)
+        return b"".join(
+            struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, 4) + uid.encode() + b"\0"
+            for (tag, uid), vr in zip(uids, vrs, strict=True)
+        )
+
+    assert leading_uids(encoded(b"UI"), "1.2.840.10008.1.2.1") == ("1.2", "1.3", "1.4", "1.5")
+    assert leading_uids(encoded(b"UL"), "1.2.840.10008.1.2.1") is None
