@@ -101,4 +101,6 @@ def _moved(end: datetime, jump: timedelta, now: datetime) -> datetime:
     last for as long as the jump was, or be lost at once. It is told by what can be.
     """
     moved, latest = end + jump, now + _LONGEST
-    return next((one for one in (moved, end) if now < one <= latest), min(moved, latest))
+    # What is over by the new clock may just have been entered as due at once.
+    otherwise = end if end <= now else min(moved, latest)
+    return next((one for one in (moved, end) if now < one <= latest), otherwise)

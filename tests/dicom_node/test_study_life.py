@@ -311,6 +311,18 @@ def test_a_lease_taken_before_a_jump_is_discovered_keeps_its_length(world: World
     assert states(world) == [State.QUEUED], "the jump lengthened the lease"
 
 
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_results_entered_before_a_jump_is_discovered_are_sent_at_once(world: World, seconds: int) -> None:
+    arrive_and_sweep(world)
+    world.time.jump(seconds)
+    while states(world) != [State.DELIVERING]:
+        assert world.work()
+    world.time.forward(0.2)
+    world.sweep()
+    while not world.shipments:
+        assert world.work(), "nothing is due"
+
+
 def test_a_circuit_opens_no_longer_because_the_clock_is_set_back(world: World) -> None:
     arrive_and_sweep(world)
     while not world.shipments:
