@@ -125,7 +125,7 @@ def test_whatever_the_peer_answers_the_outcome_is_that_of_the_library(
     seen = []
     for fast in (True, False):
         with ScriptedScp(lambda request: answer(request) if request.number == 1 else request.answer()) as scp:
-            seen.append(told(send(files, scp.peer, timeouts=Timeouts(2, 1), fast=fast)))
+            seen.append(told(send(files, scp.peer, timeouts=Timeouts(5, 3), fast=fast)))
     assert seen[0] == seen[1]
     assert seen[0][0] == (0, True, False)
 
