@@ -155,10 +155,11 @@ MARKS = {"broker": "valkey-server", "reading": "tasks reading", "delivery": "tas
 
 def runs(pid: int) -> bool:
     """Whether a process runs, and is not merely waiting to be forgotten."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    states = []  # of its threads: the first one may be gone while others still hold the sockets
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            states.append((thread / "stat").read_text().rpartition(")")[2].split()[0])
+    return any(state not in "ZX" for state in states)
 
 
 class Pacs(Receiver):
@@ -225,7 +226,12 @@ class RunningNode:
     def kill_all(self) -> None:
         """End the supervisor without warning; its children must go with it."""
         assert self.process is not None
-        children = self.children().values()
+        mark = f"\nPPid:\t{self.process.pid}\n"
+        children = []  # all of them: a listener that is not gone yet would take the connection of who asks for the next
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with suppress(OSError):
+                if mark in status.read_text():
+                    children.append(int(status.parent.name))
         self.process.kill()
         self.process.wait()
         assert wait_until(lambda: not any(map(runs, children)), 5)
