@@ -25,6 +25,7 @@ from dicom_node.process import StopSignal
 from dicom_node.queue.broker import describe, is_embedded, server_command, wait_until_up
 from dicom_node.queue.dispatch import Dispatcher, make_app
 from dicom_node.queue.sweeper import Sweeper
+from dicom_node.reading.profiles import output_profiles
 from dicom_node.retention import Retention
 from dicom_node.routing.router import routes_of
 from dicom_node.scratch import Scratch
@@ -89,8 +90,6 @@ class Node:
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
         if self._workers:
-            from dicom_node.reading.results import output_profiles  # half a second that a mere listener does not need
-
             output_profiles(settings.destinations)
         if self._front:
             routes_of(settings)  # rules that are wrong are told before anything has started

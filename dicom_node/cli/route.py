@@ -133,7 +133,8 @@ def check(
     config: ConfigOption = None,
 ) -> None:
     """Check rules; what is wrong is told by file, line and column. Exit status 1 if something is."""
-    from dicom_node.reading.results import output_profiles, targets
+    from dicom_node.reading.profiles import output_profiles
+    from dicom_node.reading.results import targets
     from dicom_node.routing.decision import Decision
     from dicom_node.routing.router import routes_of
     from dicom_node.routing.rules import Names, parse_rules

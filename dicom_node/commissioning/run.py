@@ -27,7 +27,7 @@ from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import Ledger, State
 from dicom_node.ledger.records import StudyRecord
 from dicom_node.reading.picture import Mark, draw_overlay
-from dicom_node.reading.results import output_profiles
+from dicom_node.reading.profiles import output_profiles
 from dicom_node.settings import Destination, EngineSettings, Settings
 from dicom_node.settings.sources import Source
 from dicom_node.spool import Spool

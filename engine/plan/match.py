@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
 from engine.plan.parts import Match
 from engine.study import Instance
 
+if TYPE_CHECKING:
+    from pydicom.sr.coding import Code  # comes with all of PS3.16: 16 MB that only headers with codes need
+
 __all__ = ["age_of", "body_part_of", "laterality_of", "mismatch", "view_of"]
 
-# View codes (PS3.16 CID 4010 and 4014) by the defined terms of View Position (PS3.3 C.8.7.3, C.8.11.7).
-_VIEWS: Final = {
-    codes.SCT.AnteroPosterior: "AP",
-    codes.SCT.CaudoCranial: "FB",
-    codes.SCT.CranioCaudal: "CC",
-    codes.SCT.CranioCaudalExaggeratedLaterally: "XCCL",
-    codes.SCT.CranioCaudalExaggeratedMedially: "XCCM",
-    codes.SCT.LateralProjection: "LAT",
-    codes.SCT.LateroMedial: "LM",
-    codes.SCT.LateroMedialOblique: "LMO",
-    codes.SCT.LeftLateral: "LL",
-    codes.SCT.MedioLateralObliqueProjection: "MLO",
-    codes.SCT.MedioLateralProjection: "ML",
-    codes.SCT.PosteroAnterior: "PA",
-    codes.SCT.RightLateral: "RL",
-    codes.SCT.SuperolateralToInferomedialOblique: "SIO",
-}
 _DESCRIPTIONS: Final = (
     "StudyDescription",
     "SeriesDescription",
@@ -106,7 +91,9 @@ def _shows(match: Match, header: Dataset) -> bool:
     regions = [code for item in (header, *_anatomies(header)) for code in _codes(item, "AnatomicRegionSequence")]
     if part or regions:
         # The older SNOMED RT codes equal those of SNOMED CT that succeeded them.
-        coded = any(code == Code(value, "SCT", "") for code in regions for value in match.region)
+        coded = any(
+            code == code._replace(value=value, scheme_designator="SCT") for code in regions for value in match.region
+        )
         return coded or part in map(_squeezed, match.body_part)
     said = " / ".join(_text(header, key) for key in _DESCRIPTIONS)
     return any(re.search(_pattern(word), said, re.IGNORECASE) for word in match.words)
@@ -119,7 +106,30 @@ def _pattern(word: str) -> str:
 
 
 def _view(code: Code) -> str | None:
-    return next((term for known, term in _VIEWS.items() if known == code), None)
+    return next((term for known, term in _views().items() if known == code), None)
+
+
+@cache
+def _views() -> Mapping[Code, str]:
+    """View codes (PS3.16 CID 4010 and 4014) by the defined terms of View Position (PS3.3 C.8.7.3, C.8.11.7)."""
+    from pydicom.sr.codedict import codes
+
+    return {
+        codes.SCT.AnteroPosterior: "AP",
+        codes.SCT.CaudoCranial: "FB",
+        codes.SCT.CranioCaudal: "CC",
+        codes.SCT.CranioCaudalExaggeratedLaterally: "XCCL",
+        codes.SCT.CranioCaudalExaggeratedMedially: "XCCM",
+        codes.SCT.LateralProjection: "LAT",
+        codes.SCT.LateroMedial: "LM",
+        codes.SCT.LateroMedialOblique: "LMO",
+        codes.SCT.LeftLateral: "LL",
+        codes.SCT.MedioLateralObliqueProjection: "MLO",
+        codes.SCT.MedioLateralProjection: "ML",
+        codes.SCT.PosteroAnterior: "PA",
+        codes.SCT.RightLateral: "RL",
+        codes.SCT.SuperolateralToInferomedialOblique: "SIO",
+    }
 
 
 def _anatomies(header: Dataset) -> Iterator[Dataset]:
@@ -133,6 +143,8 @@ def _codes(dataset: Dataset, keyword: str) -> Iterator[Code]:
     for item in _items(dataset, keyword):
         value, scheme = _text(item, "CodeValue"), _text(item, "CodingSchemeDesignator")
         if value and scheme:
+            from pydicom.sr.coding import Code
+
             yield Code(value, scheme.replace("SNM3", "SRT").replace("99SDM", "SRT"), "")
 
 

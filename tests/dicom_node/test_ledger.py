@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from alembic import command
 from node_bench import Clock, received
 from postgresql import cluster
 from queued import queue_complete
 from sqlalchemy import MetaData, create_engine, text, update
 
 from dicom_node.ledger import DeliveryState, LeaseLostError, Ledger, State
-from dicom_node.ledger.database import alembic_config
+from dicom_node.ledger.database import upgrade
 from dicom_node.ledger.expectations import HEADERS
 from dicom_node.ledger.keeping import Terms
 from dicom_node.ledger.models import Base, Instance
@@ -476,7 +475,7 @@ def test_a_ledger_of_the_first_version_keeps_what_it_holds(
     engine = create_engine(url)
     tables = MetaData()
     with engine.begin() as connection:
-        command.upgrade(alembic_config(connection), "0001")
+        upgrade(connection, "0001")
         tables.reflect(connection)
     at, old = clock(), {name: table.insert() for name, table in tables.tables.items()}
     states = [one for one in State if one is not State.COMMITTED]

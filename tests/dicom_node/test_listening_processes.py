@@ -161,7 +161,7 @@ def test_a_large_study_over_four_associations_takes_no_memory_to_speak_of(
         assert len(acknowledged) == 4 * objects
         front, *others = (resident(pid) for pid in (node.process.pid, *listeners(node)))
         print(f"front {front / MIB:.0f} MiB, {before / MIB:.0f} before; listener {[one // MIB for one in others]} MiB")
-        assert front - before < 40 * MIB  # it is more than a listener: sweeper, rules, reports
+        assert front - before < 20 * MIB  # it is more than a listener: sweeper, rules, reports
         assert max(others) < 150_000_000
     finally:
         node.stop()
