@@ -50,12 +50,17 @@ class Verdict:
 
 
 def wait_until_settled(world: World, studies: list[Study], seconds: float) -> float:
-    """Wait until every study is in a final state, or the time is over; how long it took."""
-    begun = time.monotonic()
-    wanted = {study.uid for study in studies if study.acknowledged}
-    while time.monotonic() - begun < seconds:
-        found = {item.study_instance_uid: item.state for item in world.ledger.studies()}
-        if wanted <= found.keys() and all(found[uid] in FINAL for uid in wanted):
+    """Wait until every study is in a final state, or for so long none has come into one; how long it took.
+
+    A machine that does other work is slow to read what has piled up; what stands still is stuck on any machine.
+    """
+    begun = moved = time.monotonic()
+    wanted, left = {study.uid for study in studies if study.acknowledged}, -1
+    while time.monotonic() - moved < seconds:
+        final = {item.study_instance_uid for item in world.ledger.studies() if item.state in FINAL}
+        if len(wanted - final) != left:
+            left, moved = len(wanted - final), time.monotonic()
+        if not left:
             break
         time.sleep(0.5)
     return time.monotonic() - begun
