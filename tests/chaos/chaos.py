@@ -92,7 +92,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2, help="how often each fault strikes")
     parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="these faults alone")
     parser.add_argument("--without", choices=("sync", "lease", "uid", "guard"), default="", help="take away a guard")
-    parser.add_argument("--settle", type=float, default=180, metavar="SECONDS", help="longest time without a study that becomes final, after the faults; default 180")
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=180,
+        metavar="SECONDS",
+        help="longest time without a study that becomes final, after the faults; default 180",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folder, whatever comes out")
     parser.add_argument("--tmpfs", type=int, metavar="MIB", help="size of the disk; 0: no disk of its own")
     options = parser.parse_args()
