@@ -45,10 +45,11 @@ class Destinations(Part):
                 .group_by(Delivery.destination)
             )
             given_up = {row[0]: row[1] for row in session.execute(failed)}
-            delivered = select(Delivery.destination, func.max(Delivery.delivered_at)).group_by(Delivery.destination)
-            last = {row[0]: row[1] for row in session.execute(delivered)}
+            names = list(dict.fromkeys((*names, *waiting)))
+            delivered = select(func.max(Delivery.delivered_at))  # each from the index
+            last = {name: session.scalar(delivered.where(Delivery.destination == name)) for name in names}
         records = []
-        for name in dict.fromkeys((*names, *waiting)):
+        for name in names:
             row = health.get(name) or DestinationHealth(name=name, failures=0, reason="")
             count, oldest = waiting.get(name, (0, None))
             records.append(

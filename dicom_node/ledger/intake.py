@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.models import Event, Instance, Result, Run, Sending, Study
-from dicom_node.ledger.part import Part, is_addition, unknown_study
+from dicom_node.ledger.part import Part, unknown_study
 from dicom_node.ledger.records import OpenRun, ReceivedInstance
 from dicom_node.ledger.states import GATHERING, State
 from engine.errors import NodeError
@@ -212,9 +212,8 @@ class Intake(Part):
         return True
 
     def _latest(self, session: Session, study_instance_uid: str) -> tuple[Study, Run]:
-        these = select(Run).where(Run.study_instance_uid == study_instance_uid, ~is_addition(Run))
-        query = these.order_by(Run.number.desc()).limit(1)
-        study, run = session.get(Study, study_instance_uid), session.scalar(query.with_for_update())
+        these = select(Run).where(Run.study_instance_uid == study_instance_uid, Run.latest)
+        study, run = session.get(Study, study_instance_uid), session.scalar(these.with_for_update())
         if study is None or run is None:
             raise unknown_study(study_instance_uid)
         return study, run
@@ -237,6 +236,7 @@ class Intake(Part):
         if latest is not None and latest.gathers:
             latest.last_image_at = max(latest.last_image_at, now)
             return latest
+        self._supersede(session, study_instance_uid)
         run = Run(
             id=uuid.uuid4().hex,
             study_instance_uid=study_instance_uid,

@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, func, select, true
 
 from dicom_node.ledger.accounts import Accounts
 from dicom_node.ledger.arrivals import Arrivals
@@ -34,7 +33,7 @@ from dicom_node.ledger.models import (
     Study,
 )
 from dicom_node.ledger.overview import Overview
-from dicom_node.ledger.part import Clock, Monotonic, Part, is_addition, unknown_study
+from dicom_node.ledger.part import Clock, Monotonic, Part, unknown_study
 from dicom_node.ledger.records import (
     DeliveryRecord,
     EventRecord,
@@ -159,23 +158,21 @@ class Ledger(Part):
 
     def studies(self, state: State | None = None) -> list[StudySummary]:
         """Every study with the latest run that says how it stands, the newest first; only those in a state if given."""
-        later = aliased(Run)
-        these = (later.study_instance_uid == Study.study_instance_uid) & ~is_addition(later)
-        latest = select(func.max(later.number)).where(these)
-        query = (
-            select(Study, Run)
-            .join(Run, (Run.study_instance_uid == Study.study_instance_uid) & (Run.number == latest.scalar_subquery()))
-            .order_by(Run.created_at.desc(), Run.id)
-        )
+        query = select(Study, Run).join(Run, Run.study_instance_uid == Study.study_instance_uid)
+        query = query.where(Run.latest).order_by(Run.created_at.desc(), Run.id.desc())
+        of_these: ColumnElement[bool] = true()
         if state is not None:
             query = query.where(Run.state == state)
+            of_these = Instance.study_instance_uid.in_(
+                select(Run.study_instance_uid).where(Run.latest, Run.state == state)
+            )
         with self._database.read() as session:
             rows = session.execute(query).all()
             counts: dict[str, int] = {}
             callers: dict[str, set[str]] = {}
             for uid, aet, count in session.execute(
                 select(Instance.study_instance_uid, Instance.calling_aet, func.count())
-                .where(Instance.run_id.is_not(None))
+                .where(Instance.run_id.is_not(None), of_these)
                 .group_by(Instance.study_instance_uid, Instance.calling_aet)
             ).all():
                 counts[uid] = counts.get(uid, 0) + count
@@ -292,11 +289,7 @@ class Ledger(Part):
         """
         with self._database.write() as session:
             run = session.scalar(
-                select(Run)
-                .where(Run.study_instance_uid == study_instance_uid, ~is_addition(Run))
-                .order_by(Run.number.desc())
-                .limit(1)
-                .with_for_update()
+                select(Run).where(Run.study_instance_uid == study_instance_uid, Run.latest).with_for_update()
             )
             if run is None:
                 raise unknown_study(study_instance_uid)

@@ -128,6 +128,20 @@ class Run(Base):
         ),
         Index("ix_run_state_last_image_at", "state", "last_image_at"),
         Index("ix_run_state_priority_created_at", "state", "priority", "created_at"),
+        Index(
+            "ix_run_latest_created_at",
+            "created_at",
+            "id",
+            sqlite_where=text("latest = 1"),
+            postgresql_where=text("latest"),
+        ),
+        Index(
+            "ix_run_latest_state_changed_at",
+            "state",
+            "changed_at",
+            sqlite_where=text("latest = 1"),
+            postgresql_where=text("latest"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(RUN_ID, primary_key=True)
@@ -143,7 +157,7 @@ class Run(Base):
     next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     dispatched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     reading_digest: Mapped[str | None] = mapped_column(DIGEST)
-    route: Mapped[str | None] = mapped_column(String(64))
+    route: Mapped[str | None] = mapped_column(String(64), index=True)
     priority: Mapped[int] = mapped_column(default=2, server_default="2")
     """Rank of the decision's priority, the most urgent is 0."""
     decision: Mapped[str | None] = mapped_column(Text)
@@ -159,6 +173,8 @@ class Run(Base):
     """Engine that is to read it, by the name of its queue; empty for any."""
     losses: Mapped[int] = mapped_column(default=0, server_default="0")
     """How often the worker that read it was lost."""
+    latest: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether its study stands where it does: no later run has come, but for such as brought nothing to read."""
 
 
 class Instance(Base):
@@ -224,6 +240,9 @@ class Delivery(Base):
         UniqueConstraint("result_id", "destination"),
         Index("ix_delivery_state_next_attempt_at", "state", "next_attempt_at"),
         Index("ix_delivery_run_id_destination", "run_id", "destination"),
+        # Without it SQLite looks through all that are DELIVERED for those of one result.
+        Index("ix_delivery_result_id_state", "result_id", "state"),
+        Index("ix_delivery_destination_delivered_at", "destination", "delivered_at"),
     )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
@@ -274,7 +293,8 @@ class Event(Base):
 
     __tablename__ = "event"
     __table_args__ = (
-        Index("ix_event_unaudited", "id", sqlite_where=text("NOT audited"), postgresql_where=text("NOT audited")),
+        # In the words of the query: SQLite does not see that they mean the same.
+        Index("ix_event_unaudited", "id", sqlite_where=text("audited = 0"), postgresql_where=text("NOT audited")),
     )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)

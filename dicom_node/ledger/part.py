@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import ColumnElement, delete, select, true, update
+from sqlalchemy import delete, select, true, update
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.database import Database, DatabaseError
@@ -17,8 +17,6 @@ from dicom_node.process import owner_is_gone
 from engine.errors import NodeError
 
 T = TypeVar("T")
-NO_IMAGE: Final = "no image came after"
-"""How the reason begins of a run that is IGNORED because only reports and the like were added to its study."""
 Clock = Callable[[], datetime]
 Monotonic = Callable[[], float]
 
@@ -73,6 +71,12 @@ class Part:
             these = update(Run).where(Run.study_instance_uid == study, Run.gathers, before)
             session.execute(these.values(last_image_at=now))
 
+    def _supersede(self, session: Session, study_instance_uid: str) -> None:
+        """Have the study stand by a run that is about to be added."""
+        session.execute(
+            update(Run).where(Run.study_instance_uid == study_instance_uid, Run.latest).values(latest=False)
+        )
+
     def _note(
         self, session: Session, study_instance_uid: str, kind: str, reason: str, run_id: str | None = None
     ) -> None:
@@ -104,11 +108,6 @@ class Part:
         session.execute(delete(Lease).where(Lease.key.in_(keys)))
         session.execute(update(Delivery).where(waiting).values(state=DeliveryState.CANCELLED))
         self._move(session, run, state, reason, kind)
-
-
-def is_addition(run: type[Run]) -> ColumnElement[bool]:
-    """Whether a run brought nothing to read: its study stands where the run before it left it."""
-    return (run.state == State.IGNORED) & run.reason.startswith(NO_IMAGE)
 
 
 def run_key(run_id: str) -> str:

@@ -68,6 +68,7 @@ class Rereadings(Part):
                 raise NodeError(f"{count} of the study's images were purged", advice="have the study sent again")
             now = self._clock()
             decision = replace(decision, plan=plan, sampled=True)
+            self._supersede(session, study_instance_uid)
             run = Run(
                 id=uuid.uuid4().hex,
                 study_instance_uid=study_instance_uid,

@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from dicom_node.ledger.models import Delivery, DeliveryState, Instance, Lease, Result, Run, Study
-from dicom_node.ledger.part import NO_IMAGE, LeaseLostError, Part, run_key, stored_result
+from dicom_node.ledger.part import LeaseLostError, Part, run_key, stored_result
 from dicom_node.ledger.records import Claim, CompleteRun, QueuedRun, StoredInstance, StoredResult
 from dicom_node.ledger.states import ACTIVE, LEASED, State
 from dicom_node.ledger.switches import Work, is_paused, switched
@@ -19,6 +19,8 @@ from dicom_node.ledger.tallies import Counted, count
 from dicom_node.ledger.workitems import asked_for
 from dicom_node.routing.decision import Action, Decision
 
+_NO_IMAGE: Final = "no image came after"
+"""How the reason begins of a run that is IGNORED because only reports and the like were added to its study."""
 _NO_DESTINATION: Final = "no destination is set; the results stay in the data folder"
 _SHADOW: Final = "shadow: nothing is sent; the results stay in the data folder"
 
@@ -58,14 +60,23 @@ class Runs(Part):
                 return None
             decision = asked_for(session, run.study_instance_uid, decision)
             action, why = switched(session, decision.route)
-            reason = why if action is Action.OFF else decision.ignored or self._nothing_to_read(session, run)
+            added = self._nothing_to_read(session, run)
+            reason = why if action is Action.OFF else decision.ignored or added
             run.route, run.plan = decision.route, decision.plan
             if run.priority:  # else it was pushed by hand
                 run.priority = decision.priority.rank
             run.decision, run.queue = decision.to_json(), decision.engine or ""
             told = "" if decision == Decision() else f"route {decision.route}, {decision.priority}"
+            if reason and reason == added and run.latest:
+                self._stand_by_the_one_before(session, run)
             self._move(session, run, State.IGNORED if reason else State.QUEUED, reason or told)
             return run.state
+
+    def _stand_by_the_one_before(self, session: Session, run: Run) -> None:
+        added = (Run.state == State.IGNORED) & Run.reason.startswith(_NO_IMAGE)
+        before = select(Run).where(Run.study_instance_uid == run.study_instance_uid, Run.number < run.number, ~added)
+        run.latest = False
+        session.scalars(before.order_by(Run.number.desc()).limit(1).with_for_update()).one().latest = True
 
     def _nothing_to_read(self, session: Session, run: Run) -> str:
         """Why a run need not be read that an earlier one came before; empty if it should be.
@@ -78,7 +89,7 @@ class Runs(Part):
         classes = session.scalars(select(Instance.sop_class_uid).where(Instance.run_id == run.id).distinct()).all()
         if not classes or not all(uid.startswith(_WITHOUT_IMAGE) for uid in classes):
             return ""
-        return f"{NO_IMAGE} run {run.number - 1}, only reports, presentation states or the like"
+        return f"{_NO_IMAGE} run {run.number - 1}, only reports, presentation states or the like"
 
     def undecided(self, run_id: str, reason: str) -> None:
         """Enter that no decision on a complete run was possible: FAILED."""

@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, Literal, cast
 
@@ -23,6 +24,7 @@ from dicom_node.children import DRAIN_SECONDS
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
 from dicom_node.metrics import process as metrics
+from dicom_node.queue.broker import BrokerError
 from dicom_node.queue.dispatch import (
     COUNT_TASK,
     DELIVER_TASK,
@@ -111,7 +113,14 @@ def _equip(app: Celery, role: Role, settings: Settings, ledger: Ledger, spool: S
         from dicom_node.intake.counting import Counting
         from dicom_node.queue.wake import Bell
 
-        _task(app, DELIVER_TASK, Deliverer(settings, ledger, spool).deliver)
+        deliverer, dispatcher = Deliverer(settings, ledger, spool), Dispatcher(settings, ledger, app)
+
+        def deliver(run_id: str, destination: str) -> None:
+            deliverer.deliver(run_id, destination)
+            with suppress(BrokerError):  # the sweeper does it later
+                dispatcher.dispatch_deliveries()  # what waited until this destination was free
+
+        _task(app, DELIVER_TASK, deliver)
         _task(app, COUNT_TASK, Counting(settings, ledger, Bell(settings).ring).count)
         return lambda: None  # the peers' timeouts end it
     from dicom_node.reading.home import Home

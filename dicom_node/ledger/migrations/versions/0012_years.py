@@ -1,0 +1,51 @@
+"""For ledgers of years: which run a study stands by, and indices for what was looked for in whole tables."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0012"
+down_revision = "0011"
+branch_labels = None
+depends_on = None
+
+_ADDITION = "{0}.state = 'IGNORED' AND {0}.reason LIKE 'no image came after%'"
+
+
+def upgrade() -> None:
+    """To this version."""
+    op.add_column("run", sa.Column("latest", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.execute(
+        f"UPDATE run SET latest = {_false()} WHERE {_ADDITION.format('run')} OR EXISTS (SELECT 1 FROM run AS later "  # noqa: S608
+        "WHERE later.study_instance_uid = run.study_instance_uid AND later.number > run.number "
+        f"AND NOT ({_ADDITION.format('later')}))"
+    )
+    _create_partial("ix_run_latest_created_at", "run", ["created_at", "id"], "latest = 1", "latest")
+    _create_partial("ix_run_latest_state_changed_at", "run", ["state", "changed_at"], "latest = 1", "latest")
+    op.create_index("ix_run_route", "run", ["route"])
+    op.create_index("ix_delivery_result_id_state", "delivery", ["result_id", "state"])
+    op.create_index("ix_delivery_destination_delivered_at", "delivery", ["destination", "delivered_at"])
+    _unaudited("audited = 0")
+
+
+def downgrade() -> None:
+    """Back from this version."""
+    _unaudited("NOT audited")
+    op.drop_index("ix_delivery_destination_delivered_at", "delivery")
+    op.drop_index("ix_delivery_result_id_state", "delivery")
+    op.drop_index("ix_run_route", "run")
+    op.drop_index("ix_run_latest_state_changed_at", "run")
+    op.drop_index("ix_run_latest_created_at", "run")
+    op.drop_column("run", "latest")
+
+
+def _unaudited(sqlite: str) -> None:
+    op.drop_index("ix_event_unaudited", "event")
+    _create_partial("ix_event_unaudited", "event", ["id"], sqlite, "NOT audited")
+
+
+def _create_partial(name: str, table: str, columns: list[str], sqlite: str, postgresql: str) -> None:
+    op.create_index(name, table, columns, sqlite_where=sa.text(sqlite), postgresql_where=sa.text(postgresql))
+
+
+def _false() -> str:
+    return "false" if op.get_bind().dialect.name == "postgresql" else "0"
