@@ -1,7 +1,7 @@
 # The commands a person types are the commands CI runs. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench browser viewers validators peers slow differential explore fuzz chaos mutants lint audit try bundle bundle-check licences check-peers phantom-model clean
+.PHONY: help setup demo test bench load browser viewers validators peers slow differential explore fuzz chaos mutants lint audit try bundle bundle-check licences check-peers phantom-model clean
 
 BIN := .venv/bin
 CONSTRAINTS := deploy/constraints.txt
@@ -24,6 +24,10 @@ test: .venv/.test check-peers ## lint, type check and run all tests; installs De
 
 bench: .venv/.test check-peers ## measure it all beside its peers (ten minutes; bench-output/)
 	$(BIN)/python tests/bench/bench.py
+
+# LEDGER=100000 as well: what everything costs with a year of studies in the ledger; six minutes.
+load: .venv/.test check-peers ## studies through a whole node, what its processes take and where time goes (STUDIES=200, LEDGER=0; load-output/)
+	$(BIN)/python tests/load/load.py --studies $(or $(STUDIES),200) --ledger $(or $(LEDGER),0)
 
 # make test does without these: they need a browser.
 browser: PEERS := chromium fonts-dejavu-core fonts-droid-fallback orthanc
@@ -101,7 +105,7 @@ phantom-model: .venv/.test ## train the commissioning model anew (hours on two c
 	$(BIN)/python -m engine.phantom.evaluate --mammograms --json engine/phantom/checkpoint/evaluation.json
 
 clean: ## remove what the targets made, and the virtual environment
-	rm -rf .venv demo-output try-output bench-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-output try-output bench-output load-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }

@@ -46,7 +46,7 @@ class Destinations(Part):
             )
             given_up = {row[0]: row[1] for row in session.execute(failed)}
             names = list(dict.fromkeys((*names, *waiting)))
-            delivered = select(func.max(Delivery.delivered_at))  # each from the index
+            delivered = select(func.max(Delivery.delivered_at)).where(Delivery.state == DeliveryState.DELIVERED)
             last = {name: session.scalar(delivered.where(Delivery.destination == name)) for name in names}
         records = []
         for name in names:

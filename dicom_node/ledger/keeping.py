@@ -199,7 +199,7 @@ class _Reasons:
             select(Run.study_instance_uid, Delivery.destination)
             .join(Delivery, Delivery.run_id == Run.id)
             .where(
-                here,
+                Delivery.run_id.in_(session.scalars(select(Run.id).where(here)).all()) if only is not None else true(),
                 Delivery.destination.in_(terms.committing),
                 Delivery.state == DeliveryState.DELIVERED,
                 Delivery.committed_at.is_(None),

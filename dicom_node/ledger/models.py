@@ -129,6 +129,9 @@ class Run(Base):
         Index("ix_run_state_last_image_at", "state", "last_image_at"),
         Index("ix_run_state_priority_created_at", "state", "priority", "created_at"),
         Index(
+            "ix_run_gathering", "last_image_at", sqlite_where=text("gathers = 1"), postgresql_where=text("gathers")
+        ),
+        Index(
             "ix_run_latest_created_at",
             "created_at",
             "id",
@@ -239,10 +242,18 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("result_id", "destination"),
         Index("ix_delivery_state_next_attempt_at", "state", "next_attempt_at"),
-        Index("ix_delivery_run_id_destination", "run_id", "destination"),
-        # Without it SQLite looks through all that are DELIVERED for those of one result.
+        # Each with the state: SQLite takes an index of the state alone for as good as one of what is looked for, and
+        # would go through all that were ever DELIVERED.
+        Index("ix_delivery_run_id_state_destination", "run_id", "state", "destination"),
         Index("ix_delivery_result_id_state", "result_id", "state"),
-        Index("ix_delivery_destination_delivered_at", "destination", "delivered_at"),
+        Index("ix_delivery_destination_state_delivered_at", "destination", "state", "delivered_at"),
+        Index(
+            "ix_delivery_uncommitted",
+            "destination",
+            "state",
+            sqlite_where=text("committed_at IS NULL"),
+            postgresql_where=text("committed_at IS NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)

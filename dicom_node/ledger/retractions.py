@@ -103,10 +103,10 @@ class Retractions(Part):
             self._move(session, run, State.DELIVERING, f"results withdrawn: {reason}", "retract")
 
     def _run(self, session: Session, study_instance_uid: str) -> Run:
+        here = Delivery.run_id == Run.id, Delivery.state == DeliveryState.DELIVERED
         run = session.scalar(
             select(Run)
-            .join(Delivery, Delivery.run_id == Run.id)
-            .where(Run.study_instance_uid == study_instance_uid, Delivery.state == DeliveryState.DELIVERED)
+            .where(Run.study_instance_uid == study_instance_uid, select(Delivery.id).where(*here).exists())
             .order_by(Run.number.desc())
             .limit(1)
         )

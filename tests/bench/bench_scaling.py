@@ -103,7 +103,8 @@ def _received(folder: Path, files: list[Path]) -> tuple[float, int]:
 
 def _studies(folder: Path) -> Iterator[Row]:
     """Studies of ten images, which are closed, routed and queued, and then wait."""
-    with _broker(folder) as settings:
+    settings = node_settings(folder, completion={"quiet_seconds": 60})
+    with running_broker(settings):
         for count in STUDIES:
             clock = Clock()
             ledger = Ledger(f"sqlite:///{folder / f'{count}.sqlite3'}", clock)
@@ -148,13 +149,13 @@ def _median(call: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _broker(folder: Path) -> Iterator[Settings]:
-    settings = node_settings(folder, completion={"quiet_seconds": 60})
+def running_broker(settings: Settings) -> Iterator[None]:
+    """The embedded broker of a node that does not run."""
     children = Children()
     children.add(Child("broker", tethered(server_command(settings)), ends_last=True))
     try:
         wait_until_up(settings)
-        yield settings
+        yield
     finally:
         children.stop(5)
 

@@ -8,6 +8,7 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
+_DELIVERY = (("run_id", "state", "destination"), ("result_id", "state"), ("destination", "state", "delivered_at"))
 _ADDITION = "{0}.state = 'IGNORED' AND {0}.reason LIKE 'no image came after%'"
 
 
@@ -19,22 +20,29 @@ def upgrade() -> None:
         "WHERE later.study_instance_uid = run.study_instance_uid AND later.number > run.number "
         f"AND NOT ({_ADDITION.format('later')}))"
     )
+    _create_partial("ix_run_gathering", "run", ["last_image_at"], "gathers = 1", "gathers")
     _create_partial("ix_run_latest_created_at", "run", ["created_at", "id"], "latest = 1", "latest")
     _create_partial("ix_run_latest_state_changed_at", "run", ["state", "changed_at"], "latest = 1", "latest")
     op.create_index("ix_run_route", "run", ["route"])
-    op.create_index("ix_delivery_result_id_state", "delivery", ["result_id", "state"])
-    op.create_index("ix_delivery_destination_delivered_at", "delivery", ["destination", "delivered_at"])
+    op.drop_index("ix_delivery_run_id_destination", "delivery")
+    for columns in _DELIVERY:
+        op.create_index(f"ix_delivery_{'_'.join(columns)}", "delivery", list(columns))
+    uncommitted = "committed_at IS NULL"
+    _create_partial("ix_delivery_uncommitted", "delivery", ["destination", "state"], uncommitted, uncommitted)
     _unaudited("audited = 0")
 
 
 def downgrade() -> None:
     """Back from this version."""
     _unaudited("NOT audited")
-    op.drop_index("ix_delivery_destination_delivered_at", "delivery")
-    op.drop_index("ix_delivery_result_id_state", "delivery")
+    op.drop_index("ix_delivery_uncommitted", "delivery")
+    for columns in _DELIVERY:
+        op.drop_index(f"ix_delivery_{'_'.join(columns)}", "delivery")
+    op.create_index("ix_delivery_run_id_destination", "delivery", ["run_id", "destination"])
     op.drop_index("ix_run_route", "run")
     op.drop_index("ix_run_latest_state_changed_at", "run")
     op.drop_index("ix_run_latest_created_at", "run")
+    op.drop_index("ix_run_gathering", "run")
     op.drop_column("run", "latest")
 
 
