@@ -272,6 +272,8 @@ def _is_settled(association: Association) -> bool:
     provider = association.dul
     if not provider.is_alive():
         return True
+    if provider.state_machine.current_state == "Sta8" and association.is_alive() and not association._kill:
+        return False  # a release is answered when the entries are made, which a busy disk holds up
     queues = [provider.event_queue, provider.to_provider_queue]
     if association.is_alive() and not association._kill:
         queues += [association.dimse.msg_queue, provider.to_user_queue]
