@@ -158,7 +158,9 @@ class Ledger(Part):
 
     def studies(self, state: State | None = None) -> list[StudySummary]:
         """Every study with the latest run that says how it stands, the newest first; only those in a state if given."""
-        query = select(Study, Run).join(Run, Run.study_instance_uid == Study.study_instance_uid)
+        # Columns, no objects: of a hundred thousand studies those take twice as long.
+        columns = (Run.study_instance_uid, Run.id, Run.number, Run.state, Run.reason, Run.changed_at)
+        query = select(*columns, Study.created_at, Study.held_at).join(Study)
         query = query.where(Run.latest).order_by(Run.created_at.desc(), Run.id.desc())
         of_these: ColumnElement[bool] = true()
         if state is not None:
@@ -186,19 +188,19 @@ class Ledger(Part):
         now = self._clock()
         return [
             StudySummary(
-                study_instance_uid=study.study_instance_uid,
-                state=run.state,
-                reason=held_up.get(run.id, run.reason),
-                run_id=run.id,
-                run_number=run.number,
-                instances=counts.get(study.study_instance_uid, 0),
-                calling_aets=tuple(sorted(callers.get(study.study_instance_uid, ()))),
-                created_at=study.created_at,
-                changed_at=run.changed_at,
-                age_seconds=max(0.0, (now - run.changed_at).total_seconds()),
-                held_at=study.held_at,
+                study_instance_uid=row.study_instance_uid,
+                state=row.state,
+                reason=held_up.get(row.id, row.reason),
+                run_id=row.id,
+                run_number=row.number,
+                instances=counts.get(row.study_instance_uid, 0),
+                calling_aets=tuple(sorted(callers.get(row.study_instance_uid, ()))),
+                created_at=row.created_at,
+                changed_at=row.changed_at,
+                age_seconds=max(0.0, (now - row.changed_at).total_seconds()),
+                held_at=row.held_at,
             )
-            for study, run in rows
+            for row in rows
         ]
 
     def study(self, study_instance_uid: str) -> StudyRecord:
