@@ -128,7 +128,6 @@ class Run(Base):
         ),
         Index("ix_run_state_last_image_at", "state", "last_image_at"),
         Index("ix_run_state_priority_created_at", "state", "priority", "created_at"),
-        Index("ix_run_gathering", "last_image_at", sqlite_where=text("gathers = 1"), postgresql_where=text("gathers")),
         Index(
             "ix_run_latest_created_at",
             "created_at",

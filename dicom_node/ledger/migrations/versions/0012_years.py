@@ -20,7 +20,6 @@ def upgrade() -> None:
         "WHERE later.study_instance_uid = run.study_instance_uid AND later.number > run.number "
         f"AND NOT ({_ADDITION.format('later')}))"
     )
-    _create_partial("ix_run_gathering", "run", ["last_image_at"], "gathers = 1", "gathers")
     _create_partial("ix_run_latest_created_at", "run", ["created_at", "id"], "latest = 1", "latest")
     _create_partial("ix_run_latest_state_changed_at", "run", ["state", "changed_at"], "latest = 1", "latest")
     op.create_index("ix_run_route", "run", ["route"])
@@ -42,7 +41,6 @@ def downgrade() -> None:
     op.drop_index("ix_run_route", "run")
     op.drop_index("ix_run_latest_state_changed_at", "run")
     op.drop_index("ix_run_latest_created_at", "run")
-    op.drop_index("ix_run_gathering", "run")
     op.drop_column("run", "latest")
 
 
