@@ -39,6 +39,6 @@ def draw(came: Flow, path: Path) -> None:
     axes.set(title="seconds of a study in each stage", yscale="log")
     axes.legend(fontsize=8, frameon=False)
     rate = came.studies / came.seconds
-    figure.suptitle(f"{came.studies} studies, {came.images} images, {rate:.2f} studies a second".replace(",", " "))
+    figure.suptitle(f"{came.studies} studies, {came.images} images, {rate:.2f} studies a second")
     figure.savefig(path, dpi=80)
     plt.close(figure)
