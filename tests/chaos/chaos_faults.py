@@ -101,6 +101,8 @@ def stopped_writer(world: World, _rng: random.Random) -> str:
                         # With the ledger locked nobody could take it: stopped a moment too soon.
                         ledger.execute("BEGIN IMMEDIATE")
                         ledger.execute("ROLLBACK")
+                        if any((world.data / "results" / run).rglob("*.dcm")):
+                            continue  # a moment too late: it would have little left to write once it goes on
                         if not wait("SELECT 1 FROM run WHERE id = ? AND state = 'QUEUED'", run):
                             continue
                         written = wait("SELECT 1 FROM result WHERE run_id = ?", run)
