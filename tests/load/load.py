@@ -76,7 +76,7 @@ def _tell(came: Flow) -> bool:
     found = trends(came.samples)
     print(f"{'second half':22}{'mean':>10}{'per 1000':>10}{'allowed':>10}")
     for trend in found:
-        words = "" if trend.flat else "  GROWS"
+        words = "" if trend.flat or came.studies < came.ENOUGH else "  GROWS"
         print(f"{trend.figure:22}{trend.mean:10.1f}{trend.slope:+10.2f}{trend.allowed:10.2f}{words}")
     wrong = [trend.figure for trend in found if not trend.flat] if came.studies >= came.ENOUGH else []
     if set(came.ended) - {"DELIVERED"}:
@@ -84,7 +84,7 @@ def _tell(came: Flow) -> bool:
     for line in came.complaints[:20]:
         print(f"  {line[:200]}")
     # A destination that is too busy to answer in time is sent the same object again.
-    print(f"{came.twice} results were sent again; {len(came.complaints)} lines in the node's log")
+    print(f"{came.twice} results were sent again; {len(came.complaints)} warnings and errors in the node's log")
     print(f"wrong: {', '.join(wrong) or 'nothing'}")
     return bool(wrong)
 

@@ -166,7 +166,9 @@ def _watched(node: RunningNode, pacs: Pacs, patients: Sequence[Study], seconds: 
         stages=stages_of(node.ledger),
         samples=samples,
         ledger_bytes=(node.settings.data.path / "ledger.sqlite3").stat().st_size,
-        complaints=(node.folder / "node.log").read_text(errors="replace").splitlines()[:1000],
+        complaints=[
+            line for line in (node.folder / "node.log").read_text(errors="replace").splitlines() if line[:1] == "{"
+        ],
     )
 
 
