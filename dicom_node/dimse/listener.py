@@ -195,7 +195,6 @@ class Listener:
     def _opened(self, event: evt.Event) -> None:
         _abort_on_errors(event.assoc)
         _acknowledge_at_once(event.assoc)
-        self._sent_by[event.assoc] = self._transfers.open()
         connection = _connection(event.assoc)
         if connection is not None:
             # A peer that stalls within a PDU is let go; between PDUs the library itself looks at the time.
@@ -261,6 +260,8 @@ class Listener:
         association._server.asked(association)  # type: ignore[union-attr]  # it is ours
         rejection = self._admission.admit(association)
         if rejection is None:
+            # Not when the connection opened: of one that ends before it has asked, the library may not tell.
+            self._sent_by[association] = self._transfers.open()
             metrics.accepted(_title(request.calling_ae_title))  # type: ignore[union-attr]
             return
         metrics.rejected(rejection.words)

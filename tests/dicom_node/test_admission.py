@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,19 @@ def test_silent_and_broken_connections_hold_nobody_up(tmp_path: Path) -> None:
         assert echo(scp.peer) > 0
         for connection in silent + garbage:
             connection.close()
+
+
+def test_a_request_that_stops_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The library tells nobody that it gives such a one up; each would hold a buffer of a quarter of a megabyte."""
+    with Scp(tmp_path, acse_timeout_seconds=1, network_timeout_seconds=1) as scp, ExitStack() as stack:
+        server = scp.listener._server
+        assert server is not None
+        for _ in range(3):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", scp.port)))
+            connection.sendall(associate_rq()[:6])
+        assert wait_until(lambda: server.waiting() == 3)
+        assert wait_until(lambda: server.waiting() == 0)
+        assert not scp.listener._sent_by
 
 
 def test_more_connections_that_ask_for_nothing_than_may_wait_are_closed_at_once(
