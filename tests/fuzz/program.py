@@ -19,7 +19,7 @@ _GROWTH_KIB = 96 << 10
 """What a process may have grown by: its allocator keeps what many threads at once have used."""
 
 _FILES = 32
-"""What it may have opened more: the ledger opens connections on demand, some files each. A leak is one a conversation."""
+"""What it may have opened more: the ledger opens connections on demand. A leak is one a conversation."""
 
 _OF_THE_LIBRARY = '"event": "pynetdicom.'
 """What pynetdicom tells of what it cannot decode, before the listener ends the association."""
