@@ -42,7 +42,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final, Protocol
 
 import pynetdicom
@@ -580,7 +580,7 @@ class _DataPath:
             transport.send(answer[sent:])
 
 
-@cache
+@lru_cache  # bounded: a peer says what it likes
 def _is_storage(sop_class_uid: str) -> bool:
     return uid_to_service_class(sop_class_uid) is StorageServiceClass
 
