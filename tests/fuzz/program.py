@@ -21,6 +21,9 @@ _GROWTH_KIB = 96 << 10
 _FILES = 32
 """What it may have opened more: the ledger opens connections on demand. A leak is one a conversation."""
 
+_THREADS = 12
+"""Of whom four report on commitments, each over an association of two threads."""
+
 _OF_THE_LIBRARY = '"event": "pynetdicom.'
 """What pynetdicom tells of what it cannot decode, before the listener ends the association."""
 
@@ -106,7 +109,7 @@ class Program:
         wrong = []
         if now.files > before.files + _FILES:
             wrong.append(f"{now.files} open files, {before.files} before")
-        if now.threads > before.threads + 4:
+        if now.threads > before.threads + _THREADS:
             wrong.append(f"{now.threads} threads, {before.threads} before")
         if now.resident_kib > before.resident_kib + _GROWTH_KIB:
             wrong.append(f"{now.resident_kib} KiB of memory, {before.resident_kib} before")
