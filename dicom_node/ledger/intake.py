@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from dicom_node.ledger.models import Event, Instance, Result, Run, Sending, Study
-from dicom_node.ledger.part import Part, unknown_study
+from dicom_node.ledger.part import Part
 from dicom_node.ledger.records import OpenRun, ReceivedInstance
 from dicom_node.ledger.states import GATHERING, State
 from engine.errors import NodeError
@@ -212,11 +212,8 @@ class Intake(Part):
         return True
 
     def _latest(self, session: Session, study_instance_uid: str) -> tuple[Study, Run]:
-        these = select(Run).where(Run.study_instance_uid == study_instance_uid, Run.latest)
-        study, run = session.get(Study, study_instance_uid), session.scalar(these.with_for_update())
-        if study is None or run is None:
-            raise unknown_study(study_instance_uid)
-        return study, run
+        run = self._standing(session, study_instance_uid)
+        return session.get_one(Study, study_instance_uid), run
 
     def _study(self, session: Session, study_instance_uid: str) -> None:
         if session.get(Study, study_instance_uid) is None:

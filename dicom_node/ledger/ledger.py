@@ -290,11 +290,7 @@ class Ledger(Part):
             that are to be sent were purged.
         """
         with self._database.write() as session:
-            run = session.scalar(
-                select(Run).where(Run.study_instance_uid == study_instance_uid, Run.latest).with_for_update()
-            )
-            if run is None:
-                raise unknown_study(study_instance_uid)
+            run = self._standing(session, study_instance_uid)
             if run.state not in (State.FAILED, State.CANCELLED, State.IGNORED):
                 raise NodeError(
                     f"the study is {run.state}; only one that is FAILED, CANCELLED or IGNORED can be tried again"

@@ -71,6 +71,15 @@ class Part:
             these = update(Run).where(Run.study_instance_uid == study, Run.gathers, before)
             session.execute(these.values(last_image_at=now))
 
+    def _standing(self, session: Session, study_instance_uid: str) -> Run:
+        """The run that a study stands by, locked; raises `NodeError` for a study of which no image arrived."""
+        these = select(Run).where(Run.study_instance_uid == study_instance_uid, Run.latest).with_for_update()
+        # Who waited for one that was superseded meanwhile gets none (PostgreSQL); a second look sees its successor.
+        run = session.scalar(these) or session.scalar(these)
+        if run is None:
+            raise unknown_study(study_instance_uid)
+        return run
+
     def _supersede(self, session: Session, study_instance_uid: str) -> None:
         """Have the study stand by a run that is about to be added."""
         session.execute(

@@ -200,23 +200,21 @@ class RunningNode:
             return False
         return echo(self.peer) > 0
 
-    def children(self) -> dict[str, int]:
-        """Process ids of the broker and the workers."""
+    def commands(self) -> dict[int, str]:
+        """The command line of each of its processes but itself, by process id."""
         assert self.process is not None
-        found: dict[str, int] = {}
+        found: dict[int, str] = {}
         for status in Path("/proc").glob("[0-9]*/status"):
             with suppress(OSError):
-                if f"\nPPid:\t{self.process.pid}\n" not in status.read_text():
-                    continue
-                command = (status.parent / "cmdline").read_bytes().decode().replace("\0", " ")
-                for name, mark in (
-                    ("broker", "valkey-server"),
-                    ("reading", "tasks reading"),
-                    ("delivery", "tasks del"),
-                ):
-                    if mark in command:
-                        found[name] = int(status.parent.name)
+                if f"\nPPid:\t{self.process.pid}\n" in status.read_text():
+                    command = (status.parent / "cmdline").read_bytes().decode()
+                    found[int(status.parent.name)] = command.replace("\0", " ")
         return found
+
+    def children(self) -> dict[str, int]:
+        """Process ids of the broker and the workers."""
+        commands = self.commands()
+        return {name: pid for pid, command in commands.items() for name, mark in MARKS.items() if mark in command}
 
     def kill(self, name: str) -> None:
         before = self.children()[name]
@@ -226,12 +224,8 @@ class RunningNode:
     def kill_all(self) -> None:
         """End the supervisor without warning; its children must go with it."""
         assert self.process is not None
-        mark = f"\nPPid:\t{self.process.pid}\n"
-        children = []  # all of them: a listener that is not gone yet would take the connection of who asks for the next
-        for status in Path("/proc").glob("[0-9]*/status"):
-            with suppress(OSError):
-                if mark in status.read_text():
-                    children.append(int(status.parent.name))
+        # All of them: a listener that is not gone yet would take the connection of who asks for the next one.
+        children = list(self.commands())
         self.process.kill()
         self.process.wait()
         assert wait_until(lambda: not any(map(runs, children)), 5)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from node_bench import Clock, received
+from node_bench import Clock, received, wait_until
 from postgresql import cluster
 from queued import queue_complete
 from sqlalchemy import MetaData, create_engine, text, update
@@ -133,6 +133,23 @@ def test_a_late_image_opens_a_run_that_supersedes_and_reads_everything(ledger: L
     claim = claimed(ledger, second)
     assert len(claim.instances) == 2
     assert [item.sop_instance_uid for item in claim.predecessors] == ["2.25.1"]
+
+
+def test_who_waits_for_a_run_that_is_superseded_meanwhile_gets_the_one_after_it(ledger: Ledger) -> None:
+    completed(ledger)
+    engine = ledger._database.engine
+    pushed: list[State] = []
+    thread = threading.Thread(target=lambda: pushed.append(ledger.intake.push("1.2.3")))
+    with ledger._database.write() as session:
+        late = ledger.intake._receiving_run(session, "1.2.3").id
+        thread.start()
+        if engine.dialect.name == "postgresql":
+            with engine.connect() as connection:
+                locks = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                assert wait_until(lambda: connection.execute(locks).scalar_one() > 0)
+    thread.join(30)
+    assert pushed == [State.COMPLETE]
+    assert {run.id: run.state for run in ledger.study("1.2.3").runs}[late] is State.COMPLETE
 
 
 def test_a_superseding_run_waits_until_the_one_before_has_results(ledger: Ledger, clock: Clock) -> None:

@@ -24,19 +24,9 @@ def resident(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def listeners(node: RunningNode) -> dict[int, bytes]:
-    """Processes that listen besides the front, and what they run."""
-    assert node.process is not None
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"\nPPid:\t{node.process.pid}\n" in (folder / "status").read_text():
-                command = (folder / "cmdline").read_bytes()
-                if b"dicom_node.dimse.process" in command:
-                    found[int(folder.name)] = command
-        except OSError:
-            continue
-    return found
+def listeners(node: RunningNode) -> list[int]:
+    """Process ids of those that listen besides the front."""
+    return [pid for pid, command in node.commands().items() if "dicom_node.dimse.process" in command]
 
 
 def listening(pid: int, port: int) -> bool:
