@@ -12,12 +12,13 @@ from wire import command, data, element, item, pdu
 
 from dicom_node.dimse.scu import Peer
 
+_NO_DATA_SET = b"\1\1"
 RELEASE_RP = b"\6\0\0\0\0\4\0\0\0\0"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A C-STORE request as it came; `sizes` are the PDUs' lengths."""
+    """A request as it came; `sizes` are the PDUs' lengths."""
 
     number: int
     context_id: int
@@ -148,7 +149,7 @@ class ScriptedScp:
                     partial.data_set += value if self._keep else b""
                     partial.sizes.append(len(got) - 6)
                     self._on_data(len(got) - 6)
-            if control == 2:
+            if control == 2 or (control == 3 and _elements(partial.command)[0x0800] == _NO_DATA_SET):
                 request = Request(
                     len(self.requests),
                     partial.context_id,

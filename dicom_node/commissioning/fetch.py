@@ -48,6 +48,8 @@ _RESULTS: Final = (
     EncapsulatedPDFStorage,
     KeyObjectSelectionDocumentStorage,
 )
+_LONGEST: Final = 1 << 30
+"""Bytes of an object: the cases are small, what the archive holds beside them may not be."""
 _ADVICE: Final = "let the archive give by C-GET, or name it as a DICOMweb source: C-MOVE would end at the node itself"
 
 
@@ -112,7 +114,9 @@ def fetch_study(source: Source, calling_aet: str, study_instance_uid: str, folde
     contexts += [build_context(uid, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]) for uid in _RESULTS]
     roles = [build_role(uid, scp_role=True) for uid in dict.fromkeys([*images, *map(str, _RESULTS)])]
     server = server_of(source, calling_aet)
-    with server.associate([build_context(model), *contexts], roles=roles, handlers=[(evt.EVT_C_STORE, store)]) as link:
+    with server.associate(
+        [build_context(model), *contexts], roles=roles, handlers=[(evt.EVT_C_STORE, store)], longest_object=_LONGEST
+    ) as link:
         if not any(context.abstract_syntax == model for context in link.accepted_contexts):
             raise PeerError(f"{source.name} does not take C-GET", advice=_ADVICE, retry=False)
         identifier = keys("STUDY", {"StudyInstanceUID": study_instance_uid})

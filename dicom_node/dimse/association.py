@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.dimse.guard import ENDED, LONGEST, guard
 from dicom_node.dimse.status import rejection_of
 from dicom_node.dimse.tls import diagnose
 from dicom_node.settings.section import secret_of
@@ -110,6 +111,7 @@ def associate(
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     handlers: Sequence[evt.EventHandlerType] = (),
     tls: ssl.SSLContext | None = None,
+    longest_object: int = LONGEST,
 ) -> Iterator[Association]:
     """An association with a peer, released at the end and aborted when the block is left by an exception.
 
@@ -126,6 +128,8 @@ def associate(
         Of events, as the library takes them.
     tls : ssl.SSLContext, optional
         In the clear without.
+    longest_object : int
+        Bytes of an object that the peer sends on this association, where it may (C-GET).
 
     Raises
     ------
@@ -145,6 +149,11 @@ def associate(
             connected.append(transport.socket)
             # Without it each message waits for the peer's delayed acknowledgement, some 45 ms.
             transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            guard(event.assoc, longest_object=longest_object)
+
+    def moved(event: evt.Event) -> None:
+        if event.next_state == ENDED:  # the library lets who waits for an answer wait on
+            event.assoc.dimse.msg_queue.put((None, None))
 
     try:
         association = entity.associate(
@@ -152,7 +161,7 @@ def associate(
             peer.port,
             contexts=list(islice(contexts, MAX_CONTEXTS)),
             ae_title=peer.aet,
-            evt_handlers=[(evt.EVT_CONN_OPEN, opened), *handlers],
+            evt_handlers=[(evt.EVT_CONN_OPEN, opened), (evt.EVT_FSM_TRANSITION, moved), *handlers],
             ext_neg=[*roles, *_identity(peer)],
             tls_args=(tls, peer.host) if tls is not None else None,
         )
@@ -160,17 +169,19 @@ def associate(
         raise PeerError(
             f"the host name of {peer} cannot be resolved", advice="is it right, and does DNS work?"
         ) from None
-    if not association.is_established:
+    try:
+        if not association.is_established:
+            raise _refusal(association, peer, bool(connected), timeouts, tls)
+        try:
+            yield association
+        except BaseException:  # an association left open would hold one of the peer's places, whatever went wrong
+            association.abort()
+            raise
+        if association.is_established:
+            association.release()
+    finally:
         for connection in connected:
             connection.close()  # the library leaves it open where the peer closed it first
-        raise _refusal(association, peer, bool(connected), timeouts, tls)
-    try:
-        yield association
-    except BaseException:  # an association left open would hold one of the peer's places, whatever went wrong
-        association.abort()
-        raise
-    if association.is_established:
-        association.release()
 
 
 def _identity(peer: Peer) -> list[UserIdentityNegotiation]:

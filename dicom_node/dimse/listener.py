@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Collection
-from io import BytesIO
 from typing import Any, Final, Self, cast
 
 import structlog
@@ -20,6 +19,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from dicom_node.audit import Action, AuditEvent, Outcome, Trail
 from dicom_node.dimse import data_path
 from dicom_node.dimse.admission import Admission, Server
+from dicom_node.dimse.guard import guard
 from dicom_node.dimse.services import Service, equip
 from dicom_node.dimse.sop_classes import PRIOR_MESSAGE, storage_sop_classes, transfer_syntaxes
 from dicom_node.dimse.tls import server_context
@@ -39,8 +39,6 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 SUCCESS: Final = 0x0000
 OUT_OF_RESOURCES: Final = 0xA700
-_INVALID_PDU: Final = "Evt19"
-"""The library's name of the event "unrecognized or invalid PDU received" (PS3.8 table 9-4)."""
 
 log = structlog.get_logger(__name__)
 
@@ -193,7 +191,6 @@ class Listener:
         self._storage.stop()
 
     def _opened(self, event: evt.Event) -> None:
-        _abort_on_errors(event.assoc)
         _acknowledge_at_once(event.assoc)
         connection = _connection(event.assoc)
         if connection is not None:
@@ -201,7 +198,7 @@ class Listener:
             connection.settimeout(self._settings.network_timeout_seconds)
             if self._fast:
                 data_path.install(event.assoc, self)
-            _read_no_longer_pdu(event.assoc, self._limits.pdu_mib << 20)
+            guard(event.assoc, self._limits.pdu_mib << 20, self._limits.data_set_mib << 20)
 
     def _closed(self, event: evt.Event) -> None:
         if event.assoc.requestor.primitive is None:
@@ -296,12 +293,6 @@ class Listener:
     def _heard(self, event: evt.Event) -> None:
         _acknowledge_at_once(event.assoc)
         self.heard(event.assoc)
-        message = event.assoc.dimse.message
-        held = message.data_set if message is not None else None  # the library has it in memory until it is whole
-        if message is not None and held is not None and held.tell() > self._limits.data_set_mib << 20:
-            log.warning("message too long", calling_aet=_title(event.assoc.requestor.ae_title))
-            message.data_set = BytesIO()
-            event.assoc.dul.event_queue.put(_INVALID_PDU)
         if isinstance(event.pdu, A_RELEASE_RQ) and event.assoc in self._sent_by:
             self._sent_by[event.assoc].released = True
 
@@ -379,44 +370,6 @@ class Listener:
 def _established(server: Server) -> list[Association]:
     """Open associations, without connections that never asked for one (a monitor's probe)."""
     return [association for association in server.active_associations if association.is_established]
-
-
-def _abort_on_errors(association: Association) -> None:
-    """Have the upper layer abort (PS3.8 AA-8) where what a peer sends makes the library raise.
-
-    Left alone it ends the thread that serves the connection, with a traceback for an answer.
-    """
-    machine = association.dul.state_machine
-    act = machine.do_action
-
-    def guarded(event: str) -> None:
-        try:
-            act(event)
-        except Exception as error:  # an outermost edge: commands and items that are none raise whatever comes of them
-            if event == _INVALID_PDU:
-                raise
-            log.warning(
-                "message not understood", calling_aet=_title(association.requestor.ae_title), error=type(error).__name__
-            )
-            association.dul._kill_thread = False  # the library has given it up by now
-            association.dul.event_queue.put(_INVALID_PDU)
-
-    machine.do_action = guarded  # type: ignore[method-assign]
-
-
-def _read_no_longer_pdu(association: Association, limit: int) -> None:
-    """Have the connection closed where a peer announces a longer PDU: the library reads it into memory as a whole."""
-    transport = association.dul.socket
-    assert transport is not None  # noqa: S101 - the connection is open
-    recv = transport.recv
-
-    def limited(nr_bytes: int) -> bytearray:
-        if nr_bytes > limit:
-            log.warning("PDU too long", calling_aet=_title(association.requestor.ae_title), bytes=nr_bytes)
-            raise ConnectionAbortedError(f"the peer announces a PDU of more than {limit >> 20} MiB")
-        return recv(nr_bytes)
-
-    transport.recv = limited  # type: ignore[method-assign]
 
 
 def _acknowledge_at_once(association: Association) -> None:

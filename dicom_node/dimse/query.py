@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
+from dicom_node.dimse.guard import LONGEST
 from dicom_node.dimse.scu import Peer, PeerError, Timeouts, associate
 from engine.study import READ_ERRORS
 
@@ -48,10 +51,18 @@ class Server:
         *,
         roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
         handlers: Sequence[evt.EventHandlerType] = (),
+        longest_object: int = LONGEST,
     ) -> AbstractContextManager[Association]:
         """An association with it; see `dicom_node.dimse.scu.associate`."""
         return associate(
-            self.peer, contexts, self.calling_aet, self.timeouts, roles=roles, handlers=handlers, tls=self.tls
+            self.peer,
+            contexts,
+            self.calling_aet,
+            self.timeouts,
+            roles=roles,
+            handlers=handlers,
+            tls=self.tls,
+            longest_object=longest_object,
         )
 
 
@@ -82,6 +93,7 @@ def find(
         If no association comes about.
     """
     matches: list[Dataset] = []
+    until = math.inf
     with server.associate([build_context(model)]) as association:
         try:
             for status, match in association.send_c_find(identifier, model, msg_id=_MESSAGE):
@@ -94,10 +106,13 @@ def find(
                     break
                 if match is None:
                     raise QueryError(f"{server.peer} answers a query with what cannot be decoded", retry=False)
+                if time.monotonic() > until:
+                    raise QueryError(f"{server.peer} does not end a query that was cancelled", retry=False)
                 if len(matches) < limit:
                     matches.append(match)
                     if len(matches) == limit:
                         association.send_c_cancel(_MESSAGE, query_model=model)
+                        until = time.monotonic() + server.timeouts.dimse
         except (*READ_ERRORS, RuntimeError) as error:  # the library's, where a peer breaks off within a message
             if isinstance(error, PeerError):
                 raise

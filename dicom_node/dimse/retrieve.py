@@ -145,7 +145,10 @@ def get(
     roles = [build_role(uid, scp_role=True) for uid in dict.fromkeys(str(c.abstract_syntax) for c in contexts)]
     incoming = _Incoming(storage, server.peer.aet, called_aet, study_instance_uid, prior)
     handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, incoming.store)]
-    with server.associate([build_context(model), *contexts], roles=roles, handlers=handlers) as association:
+    longest = storage.spool.limits.data_set_mib << 20
+    with server.associate(
+        [build_context(model), *contexts], roles=roles, handlers=handlers, longest_object=longest
+    ) as association:
         if not any(context.abstract_syntax == model for context in association.accepted_contexts):
             raise PeerError(f"{server.peer} does not take C-GET", advice='set retrieve = "move"', retry=False)
         responses = association.send_c_get(identifier, model, msg_id=_MESSAGE)

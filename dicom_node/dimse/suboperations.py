@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ _TRANSIENT: Final = (0xA701, 0xA702)
 _SUCCESS: Final = 0x0000
 _WARNING: Final = 0xB000
 _PENDING: Final = 0xFF00
+_PATIENCE: Final = 30
+"""So many message time-outs may pass while a peer says that it goes on and moves nothing; one once it is cancelled."""
 
 log = structlog.get_logger(__name__)
 
@@ -63,10 +66,14 @@ class Progress:
     warned: int = 0
 
     @property
+    def done(self) -> int:
+        """How many are over, however they ended."""
+        return self.completed + self.failed + self.warned
+
+    @property
     def total(self) -> int | None:
         """How many there are in all."""
-        done = self.completed + self.failed + self.warned
-        return None if self.remaining is None else self.remaining + done
+        return None if self.remaining is None else self.remaining + self.done
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +167,8 @@ def follow(
                 association.send_c_cancel(message, query_model=model)
 
     cancel.bind(tell)
+    reason = f"{peer} broke off or went silent for longer than {server.timeouts.dimse:g} s"
+    since, most, asked = time.monotonic(), 0, False
     try:
         for response, _failed in responses:
             if "Status" not in response:
@@ -169,11 +178,16 @@ def follow(
             code = int(response.Status)
             if code != _PENDING:
                 return _conclusion(server, code, seen, cancelled=cancel.asked)
+            if seen.done > most or cancel.asked != asked:
+                since, most, asked = time.monotonic(), max(most, seen.done), cancel.asked
+            elif time.monotonic() - since > server.timeouts.dimse * (1 if asked else _PATIENCE):
+                association.abort()
+                reason = f"{peer} says that it goes on, and nothing comes"
+                break
     except (*READ_ERRORS, RuntimeError) as error:  # the library's, where a peer breaks off within a message
         if isinstance(error, NodeError):
             raise
         log.debug("retrieval broken off", error=type(error).__name__)
-    reason = f"{peer} broke off or went silent for longer than {server.timeouts.dimse:g} s"
     return Retrieved(seen.completed + seen.warned, seen.failed, None, reason, retry=True, cancelled=cancel.asked)
 
 

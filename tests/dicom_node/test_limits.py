@@ -12,10 +12,11 @@ import pytest
 from listener_bench import Scp
 from node_bench import image, written
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
-from wire import Wire, ct_image, status_of, store
+from scripted_scp import Request, ScriptedScp
+from wire import Wire, command, ct_image, data, element, item, status_of, store
 
 from dicom_node.console.picture import image_of, images_of, png
-from dicom_node.dimse.scu import StoredFile, send
+from dicom_node.dimse.scu import PeerError, StoredFile, Timeouts, echo, send
 from dicom_node.intake.identity import RefusedError, identify
 from dicom_node.settings import LimitsSettings, Settings
 from engine.errors import NotDicomError
@@ -70,6 +71,32 @@ def test_pdu_beyond_the_limit_ends_its_association_before_it_is_read(scp: Scp, t
         wire.send(struct.pack(">BxI", 1, 0xFFFFFFF0), bytes(64))  # before there is an association
         assert wire.rest() in ([], [wire_abort(2)], [wire_abort(0)])
     assert works(scp, tmp_path)
+
+
+@pytest.mark.parametrize("endless", ["command", "data set"])
+def test_a_message_that_is_no_object_is_not_gathered_without_end(scp: Scp, tmp_path: Path, endless: str) -> None:
+    with Wire(scp.port) as wire:
+        wire.associate()
+        if endless == "command":
+            pieces = [data(item(1, 1, bytes(MIB)))]
+        else:
+            wire.send(data(item(1, 3, command(element(0x100, 0x0130), element(0x110, 1), element(0x800, 1)))))
+            pieces = [data(item(1, 0, bytes(MIB)))]
+        with suppress(ConnectionError):
+            for _ in range(10):
+                wire.send(*pieces)
+        assert wire.rest() in ([], [wire_abort(2)])
+    assert works(scp, tmp_path)
+
+
+def test_a_peer_that_is_asked_is_not_read_without_end() -> None:
+    def long(request: Request) -> bytes:
+        return b"".join(data(item(request.context_id, 1, bytes(MIB))) for _ in range(40))
+
+    with ScriptedScp(long) as scp, pytest.raises(PeerError, match="did not answer"):
+        echo(scp.peer, timeouts=Timeouts(20, 20))
+    with ScriptedScp(lambda _: struct.pack(">BxI", 4, 0xFFFFFFF0)) as scp, pytest.raises(PeerError):
+        echo(scp.peer, timeouts=Timeouts(20, 20))
 
 
 def test_console_reads_by_the_settings(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
 )
+from scripted_scp import Request, ScriptedScp
+from wire import command, data, element, item
 
+from dicom_node.dimse import suboperations
 from dicom_node.dimse.query import QueryError, Server, find, keys
 from dicom_node.dimse.retrieve import get, move
 from dicom_node.dimse.scu import Peer, PeerError, Timeouts
@@ -184,6 +188,37 @@ def test_a_query_is_cancelled_at_its_limit(start_scp: Callable[..., Server]) -> 
             yield 0xFF00, keys("STUDY", {"StudyInstanceUID": "1.2.3"})
 
     assert len(find(start_scp((evt.EVT_C_FIND, handle)), STUDY, limit=5)) == 5
+
+
+def test_a_query_that_does_not_end_once_it_is_cancelled_is_broken_off(start_scp: Callable[..., Server]) -> None:
+    def handle(_event: evt.Event) -> Iterator[Any]:
+        while True:
+            yield 0xFF00, keys("STUDY", {"StudyInstanceUID": "1.2.3"})
+
+    server = replace(start_scp((evt.EVT_C_FIND, handle)), timeouts=Timeouts(5, 0.5))
+    with pytest.raises(QueryError, match="does not end"):
+        find(server, STUDY, limit=5)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_peer_that_goes_on_for_ever_and_sends_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    def pending(request: Request) -> bytes:
+        if 0x0110 not in request.command:  # a C-CANCEL
+            return b""
+        elements = element(2, request.command[2]), element(0x100, 0x8021), element(0x120, request.message_id)
+        response = command(*elements, element(0x800, 0x0101), element(0x900, 0xFF00))
+        return data(item(request.context_id, 3, response)) * 100_000
+
+    cancel = Cancel()
+    if cancelled:
+        cancel.ask()
+        monkeypatch.setattr(suboperations, "_PATIENCE", 1e9)
+    with ScriptedScp(pending) as scp:
+        found = move(Server(scp.peer, "MEDREGA", Timeouts(5, 0.1)), STUDY, "MEDREGA", cancel=cancel)
+    assert (found.ok, found.retry, found.cancelled) == (False, True, cancelled)
+    assert "nothing comes" in found.reason
 
 
 @pytest.mark.parametrize("known", ["study", "series", "image", "nothing"])

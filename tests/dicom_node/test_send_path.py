@@ -28,11 +28,6 @@ from dicom_node.dimse.tls import client_context
 from dicom_node.dimse.transcoding import TranscodingError, transcode
 from dicom_node.intake.file_meta import encode
 
-# The library drops a socket whose peer went away without closing it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
-
 
 def stored(folder: Path, number: int, content: bytes, syntax: str = ExplicitVRLittleEndian) -> StoredFile:
     """A file with that data set, which nobody here decodes."""
@@ -113,6 +108,10 @@ ANSWERS: dict[str, Callable[[Request], bytes | None]] = {
     "answer and abort": lambda request: request.answer() + ABORT,
     "asks for release": lambda _: RELEASE_RQ,
     "says released": lambda _: RELEASE_RP,
+    "no command": lambda request: data(item(request.context_id, 3, request.response()[12:])),
+    "no command field": lambda request: data(
+        item(request.context_id, 3, request.response().replace(element(0x0100, 0x8001), b""))
+    ),
     "no PDU": lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n",
 }
 
@@ -128,6 +127,16 @@ def test_whatever_the_peer_answers_the_outcome_is_that_of_the_library(
             seen.append(told(send(files, scp.peer, timeouts=Timeouts(5, 3), fast=fast)))
     assert seen[0] == seen[1]
     assert seen[0][0] == (0, True, False)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("fast", [True, False])
+def test_an_answer_that_is_no_message_ends_the_association_at_once(tmp_path: Path, fast: bool) -> None:
+    files = [stored(tmp_path, number, os.urandom(40_000)) for number in (1, 2)]
+    with ScriptedScp(ANSWERS["no command field"]) as scp:
+        results = send(files, scp.peer, timeouts=Timeouts(60, 60), fast=fast)
+    assert told(results) == [(None, False, True)] * 2
+    assert scp.ends == [b"\7"]
 
 
 def test_a_peer_that_never_answers_is_left_in_time_and_told(tmp_path: Path) -> None:
