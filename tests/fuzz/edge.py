@@ -28,6 +28,8 @@ _CONTEXTS = (
     (7, ModalityWorklistInformationFind, "1.2.840.10008.1.2"),
     (9, UnifiedProcedureStepPush, "1.2.840.10008.1.2"),
 )
+_LAST = b"\6\7"
+"""Types of the PDUs that nothing comes after: A-RELEASE-RP and A-ABORT."""
 _SEVERAL = 6
 """Conversations at a time."""
 
@@ -125,9 +127,12 @@ class Edge:
                 connection.send(pdu)
                 if number == 0:  # what comes before the association is accepted ends it
                     self._note(connection.receive())
-            connection.socket.shutdown(socket.SHUT_WR)
-            for answer in connection.rest():
+            if way < 0.6:  # the others hear every answer, as senders do
+                connection.socket.shutdown(socket.SHUT_WR)
+            for answer in iter(connection.receive, b""):
                 self._note(answer)
+                if answer[0] in _LAST:
+                    break
 
     def _note(self, answer: bytes) -> None:
         """Remember what was acknowledged: a C-STORE-RSP with Success and its UID."""
