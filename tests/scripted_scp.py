@@ -28,19 +28,24 @@ class Request:
 
     @property
     def message_id(self) -> int:
-        return int.from_bytes(self.command[0x0110], "little")
+        return int.from_bytes(self.command.get(0x0110, b""), "little")  # a C-CANCEL has none
 
     def response(self, status: int = 0, *more: bytes, message_id: int | None = None) -> bytes:
         """The command set of a response."""
-        return command(
-            element(0x0002, self.command[0x0002].rstrip(b"\0")),
-            element(0x0100, 0x8001),
+        elements = [
+            element(0x0002, self._uid(0x0002) or self._uid(0x0003)),
+            element(0x0100, 0x8000 | int.from_bytes(self.command[0x0100], "little")),
             element(0x0120, self.message_id if message_id is None else message_id),
             element(0x0800, 0x0101),
             element(0x0900, status),
             *more,
-            element(0x1000, self.command[0x1000].rstrip(b"\0")),
-        )
+        ]
+        if uid := self._uid(0x1000) or self._uid(0x1001):
+            elements.append(element(0x1000, uid))
+        return command(*elements)
+
+    def _uid(self, number: int) -> bytes:
+        return self.command.get(number, b"").rstrip(b"\0")
 
     def answer(self, status: int = 0) -> bytes:
         """An ordinary response."""

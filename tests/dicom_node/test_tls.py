@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority, Certificate
+from client_hello import client_hello
 from listener_bench import Scp
 from pydantic import ValidationError
 from pydicom.dataset import Dataset
@@ -305,6 +306,21 @@ def test_shared_certificates_and_entry_points_reach_child_processes(
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert Settings.load() == settings
+
+
+def test_a_handshake_that_comes_byte_by_byte_is_not_waited_for(
+    tmp_path: Path, authority: Authority, node: Certificate
+) -> None:
+    with Scp(tmp_path, tls=node.tls(authority.ca), acse_timeout_seconds=1) as scp:
+        with socket.create_connection(("127.0.0.1", scp.port), timeout=0.3) as connection, suppress(ConnectionError):
+            for byte in client_hello()[:50]:
+                connection.sendall(bytes([byte]))
+                with suppress(TimeoutError):
+                    if connection.recv(1) == b"":
+                        break
+            else:
+                pytest.fail("it was waited for")
+        assert echoed(scp, node.tls(authority.ca))
 
 
 def test_a_failed_handshake_is_told_in_words(

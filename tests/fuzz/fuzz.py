@@ -19,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import destinations
 import edge
+import handshakes
 import web
 from parser_targets import TARGETS
 
 HERE = Path(__file__).parent
-PROCESSES = ("edge", "edge-stock", "dicomweb", "console", "destinations")
+PROCESSES = ("edge", "edge-stock", "handshakes", "dicomweb", "console", "destinations")
 _LIMITS = ("-timeout=20", "-rss_limit_mb=2048", "-max_len=4096", "-print_final_stats=1")
 
 
@@ -53,6 +54,8 @@ def started(name: str, folder: Path) -> AbstractContextManager[Any]:
     """The target of that name, ready."""
     if name.startswith("edge"):
         return edge.attacked(folder, fast=name == "edge")
+    if name == "handshakes":
+        return handshakes.attacked(folder)
     return destinations.attacking(folder) if name == "destinations" else web.attacked(folder, name)
 
 

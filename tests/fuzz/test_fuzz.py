@@ -7,6 +7,7 @@ from pathlib import Path
 
 import destinations
 import edge
+import handshakes
 import pytest
 from console_client import Console
 from mutations import mutated
@@ -49,6 +50,13 @@ def test_a_listener_stands_hostile_conversations_and_keeps_what_it_acknowledged(
     with edge.attacked(tmp_path) as batch:
         for _ in range(3):
             _, wrong = batch(chance, 20)
+            assert not wrong
+
+
+def test_a_listener_stands_hostile_handshakes(tmp_path: Path) -> None:
+    with handshakes.attacked(tmp_path) as batch:
+        for seed in (4, 5):
+            _, wrong = batch(random.Random(seed), 20)  # noqa: S311
             assert not wrong
 
 
