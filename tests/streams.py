@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import itertools
+import logging
 import os
 import socket
 import struct
@@ -332,12 +333,17 @@ class Pair:
 @contextmanager
 def quiet_threads() -> Iterator[None]:
     """The library's threads end with an error on some streams; that is what is compared, and no news."""
-    hook = threading.excepthook
+    hook, library = threading.excepthook, logging.getLogger("pynetdicom")
     threading.excepthook = lambda _arguments: None
+    level = library.level
+    library.setLevel(
+        logging.CRITICAL + 1
+    )  # pytest keeps what is logged, tracebacks with all that they refer to, until a test is over
     try:
         yield
     finally:
         threading.excepthook = hook
+        library.setLevel(level)
 
 
 def count(default: int) -> int:
