@@ -336,9 +336,7 @@ def quiet_threads() -> Iterator[None]:
     hook, library = threading.excepthook, logging.getLogger("pynetdicom")
     threading.excepthook = lambda _arguments: None
     level = library.level
-    library.setLevel(
-        logging.CRITICAL + 1
-    )  # pytest keeps what is logged, tracebacks with all that they refer to, until a test is over
+    library.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
