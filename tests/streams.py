@@ -335,7 +335,7 @@ def quiet_threads() -> Iterator[None]:
     """The library's threads end with an error on some streams; that is what is compared, and no news."""
     hook, library = threading.excepthook, logging.getLogger("pynetdicom")
     threading.excepthook = lambda _arguments: None
-    level = library.level
+    level = library.level  # pytest keeps what is logged until a test is over, tracebacks with all that they refer to
     library.setLevel(logging.CRITICAL + 1)
     try:
         yield
