@@ -72,7 +72,7 @@ explore: .venv/.test ## the property tests with examples that were never drawn b
 	HYPOTHESIS_PROFILE=explore $(BIN)/pytest -m "hypothesis and not slow"
 
 differential: .venv/.test ## 100 000 streams into the fast and the stock receive path
-	$(BIN)/pytest --timeout 0 --numprocesses auto --maxprocesses 4 tests/differential
+	$(BIN)/pytest --timeout 0 --numprocesses 4 tests/differential
 
 lint: .venv/.test ## ruff, bandit and mypy
 	$(BIN)/ruff check .

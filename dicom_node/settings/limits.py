@@ -21,8 +21,8 @@ class LimitsSettings(Section):
 
     pdu_mib: Annotated[int, Field(ge=2, le=16)] = Field(
         default=16,
-        description="Longest PDU in MiB that is read into memory; a longer one ends its association. Images are not "
-        "meant: they go to the disk as they come.",
+        description="Longest PDU, or message that is no image, in MiB that is read into memory; a longer one ends its "
+        "association. Images are not meant: they go to the disk as they come.",
     )
     data_set_mib: PositiveInt = Field(
         default=8192, description="Largest object in MiB that is received; a larger one is refused with status 0xC000."
