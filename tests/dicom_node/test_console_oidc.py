@@ -17,6 +17,7 @@ from console_client import Console
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -30,6 +31,8 @@ class Provider:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.key = RSAKey.generate_key(2048, {"kid": "1"})
         self.claims: dict[str, Any] = {"preferred_username": "kim", "groups": ["radiology"]}
+        self.instead: dict[str, bytes] = {}
+        """What is answered at a place instead of what belongs there."""
         self._asked: dict[str, str] = {}
         routes = [
             Route("/.well-known/openid-configuration", self.metadata),
@@ -37,10 +40,16 @@ class Provider:
             Route("/token", self.token, methods=["POST"]),
             Route("/keys", lambda _: JSONResponse({"keys": [self.key.as_dict(private=False)]})),
         ]
-        config = uvicorn.Config(Starlette(routes=routes), lifespan="off", log_config=None, ws="none", loop="asyncio")
+        application = Starlette(routes=routes)
+        application.add_middleware(BaseHTTPMiddleware, dispatch=self._answer)
+        config = uvicorn.Config(application, lifespan="off", log_config=None, ws="none", loop="asyncio")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
         self._thread.start()
+
+    async def _answer(self, request: Request, otherwise: RequestResponseEndpoint) -> Response:
+        said = self.instead.get(request.url.path)
+        return await otherwise(request) if said is None else Response(said, media_type="application/json")
 
     def metadata(self, _request: Request) -> Response:
         places = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
@@ -65,6 +74,22 @@ class Provider:
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
+
+
+NONSENSE = (
+    b"",
+    b"<html>a proxy's page of errors</html>",
+    b"\xff\xfe",
+    b"[]",
+    b"null",
+    b"7",
+    b"{}",
+    b"[" * 100_000,
+    b'{"keys": 5, "id_token": 5, "authorization_endpoint": 5, "token_endpoint": 5, "jwks_uri": 5}',
+    b'{"keys": [5], "id_token": "a.b.c", "token_endpoint": "file:"}',
+    b'{"keys": [{"kty": "RSA", "kid": "1"}], "error": [], "access_token": {}, "authorization_endpoint": "http://[::"}',
+    b'{"keys": [{"kty": "oct", "k": "", "kid": "1"}], "access_token": "a", "id_token": "eyJhbGciOiJub25lIn0.e30."}',
+)
 
 
 @pytest.fixture
@@ -105,6 +130,24 @@ def test_others_do_not(console: Console, provider: Provider, claims: dict[str, A
     browser = console.client()
     assert browser.get("/sign-in/oidc").status_code == status
     assert browser.get("/", follow_redirects=False).status_code == 303
+
+
+@pytest.mark.parametrize("place", ["/.well-known/openid-configuration", "/token", "/keys"])
+def test_a_provider_that_answers_nonsense_signs_nobody_in_and_breaks_nothing(
+    tmp_path: Path, provider: Provider, place: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    for number, said in enumerate(NONSENSE):
+        provider.instead = {place: said}
+        own = {"issuer": provider.url, "password_file": tmp_path / "secret", "reviewers": ["radiology"]}
+        console = Console(tmp_path / str(number), oidc=own)  # each asks anew
+        try:
+            browser = console.client()
+            assert browser.get("/sign-in/oidc").status_code in (400, 403, 502), said[:100]
+            assert browser.get("/", follow_redirects=False).status_code == 303
+        finally:
+            console.close()
+    assert "unexpected error" not in "".join(capfd.readouterr())
 
 
 def test_what_another_browser_has_begun_is_not_ended_here(console: Console) -> None:
