@@ -217,6 +217,8 @@ def _watch(node: RunningNode, begin: float, samples: list[Sample], stop: threadi
             samples.append(Sample(time.monotonic() - begin, done, figures))
             with (node.folder / "samples.jsonl").open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps(asdict(samples[-1])) + "\n")
+            if last or len(samples) % 12 == 0:
+                print(f"{samples[-1].seconds:7.0f} s  {done} studies done of {sum(states.values())} begun", flush=True)
     broker.close()
 
 
