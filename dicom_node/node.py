@@ -21,7 +21,7 @@ from dicom_node.dimse.services import Service
 from dicom_node.intake.adoption import Adopter, adopt, adopt_left
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import process as metrics
-from dicom_node.process import StopSignal
+from dicom_node.process import StopSignal, give_memory_back
 from dicom_node.queue.broker import describe, is_embedded, server_command, wait_until_up
 from dicom_node.queue.dispatch import Dispatcher, make_app
 from dicom_node.queue.sweeper import Sweeper
@@ -157,6 +157,7 @@ class Node:
                 performers = [Performer(settings, one, spool, ledger) for one in settings.worklists]
             listener = Listener.of(settings, spool, ledger, services, sweeper.wake)
             listener.start()
+            give_memory_back()
             gc.freeze()  # the library collects at every 60th connection, which stood all threads still for 0.1 s
             if settings.listener.processes > 1:
                 from dicom_node.dimse.process import listener_children

@@ -10,6 +10,8 @@ import secrets
 import signal
 import socket
 import sys
+import threading
+import time
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -79,6 +81,24 @@ def leave_no_core() -> None:
     Services that are given cores by a pipe, as systemd-coredump and apport, mind the limit too and keep none.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def give_memory_back(every_seconds: float = 60) -> None:
+    """Have a thread give the system back what was freed, for as long as this process lives (glibc).
+
+    By itself glibc keeps most of what the largest study and each thread once took, in pieces, and takes more for the
+    next: a process that should hold nothing of a study grows with their number.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None:  # another C library
+        return
+
+    def run() -> None:
+        while True:
+            time.sleep(every_seconds)
+            trim(0)
+
+    threading.Thread(target=run, name="memory", daemon=True).start()
 
 
 def keep_files_to_ourselves() -> None:

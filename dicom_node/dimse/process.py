@@ -19,7 +19,7 @@ from dicom_node.dimse.ups import UpsEvents
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
 from dicom_node.metrics import process as metrics
-from dicom_node.process import StopSignal
+from dicom_node.process import StopSignal, give_memory_back
 from dicom_node.queue.wake import Bell
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -49,6 +49,7 @@ def main() -> None:
     listener = Listener.of(settings, spool, ledger, services, bell.ring)
     listener.start()
     gc.freeze()  # as the front does
+    give_memory_back()
     commitments.start()  # a sender that waits for its report waits on an association of this process
     try:
         stop.wait()

@@ -24,6 +24,7 @@ from dicom_node.children import DRAIN_SECONDS
 from dicom_node.ledger import Ledger
 from dicom_node.logs import set_up_logging
 from dicom_node.metrics import process as metrics
+from dicom_node.process import give_memory_back
 from dicom_node.queue.broker import BrokerError
 from dicom_node.queue.dispatch import (
     COUNT_TASK,
@@ -84,6 +85,7 @@ def run_worker_role(settings: Settings, role: Role) -> None:
         log.info("worker ready", role=role)
 
     worker_ready.connect(ready, weak=False)
+    give_memory_back()
     if role == "reading":
         concurrency, queues = settings.reading.concurrency, [reading_queue(settings.engine.queue)]
     else:
