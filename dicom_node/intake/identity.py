@@ -115,11 +115,12 @@ def read_elements(dataset: bytes | memoryview, transfer_syntax: UID, keywords: S
     last = int(tags[-1])
     failure, counted = "", Counted(BytesIO(), _MOST_ELEMENTS)
     for limit in _PREFIXES:
-        passed, whole = False, len(dataset) <= limit
+        passed, found, whole = False, False, len(dataset) <= limit
 
         def beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-            nonlocal passed
-            passed = int(tag) > last
+            nonlocal passed, found
+            # Elements ascend and come once (PS3.5 7.1); what comes again behind the last one is not looked at.
+            passed, found = found or int(tag) > last, int(tag) == last
             return passed
 
         try:

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def test_values_of_the_wrong_kind_are_faults_of_the_rules_and_no_crash(content: 
     faults = parse_rules(f"[[routes]]\n{content}\n", NAMES)
     assert isinstance(faults, list)
     assert faults
+
+
+def test_a_uid_that_comes_again_behind_the_last_one_counts_for_no_reader() -> None:
+    def element(group: int, number: int, value: bytes) -> bytes:
+        return struct.pack("<HH2sH", group, number, b"UI", len(value)) + value
+
+    uids = element(8, 0x16, b"1.2\0") + element(8, 0x18, b"1.3\0") + element(0x20, 0xD, b"1.4\0")
+    series, again = element(0x20, 0xE, b"1.5\0"), element(0x20, 0xE, b"1.")
+    TARGETS["header"].run(b"\1" + uids + series + element(8, 0x50, b"") + again)
 
 
 @pytest.mark.parametrize("unit", [" ", "a", "a ", "(", "<box>", "[1 ", "<ref>", '{"label": "', "<box>[1, 2, 3, 4]"])
