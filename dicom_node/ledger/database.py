@@ -30,6 +30,9 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK: Final = 0x4D45_4452  # any number of our own, for PostgreSQL's advisory locks
 _OVERTAKEN: Final = ("40001", "40P01")
 """SQLSTATE of a transaction that had to give way to another one: serialization failure, deadlock."""
+_STATEMENTS: Final = 48
+"""That a connection to SQLite keeps prepared, some 12 KB each: those of every sweep, and few of the many that differ in
+how many ids they name."""
 _POSTGRESQL: Final = {
     "application_name": "medrega-pacs",
     "connect_timeout": "5",
@@ -94,7 +97,7 @@ class Database:
     def __init__(self, url: str, key: LedgerKey | None = None) -> None:
         try:
             parsed = make_url(url)
-            arguments: dict[str, Any] = {}
+            arguments: dict[str, Any] = {"connect_args": {"cached_statements": _STATEMENTS}}
             if parsed.get_backend_name() == "postgresql":
                 session = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL_SESSION.items())
                 defaults = _POSTGRESQL | {"options": session}
