@@ -29,6 +29,8 @@ from engine.errors import NodeError, SettingsError
 _config.STORE_SEND_CHUNKED_DATASET = True
 _config.LOG_HANDLER_LEVEL = "none"
 
+_SHORTEST_PDU: Final = 8
+"""Bytes of a presentation data value (PS3.8 9.3.5.1) with one byte of a message: they are of even length (annex E)."""
 MAX_CONTEXTS: Final = 128  # PS3.8 9.3.2.2: odd one-byte identifiers
 
 
@@ -173,6 +175,8 @@ def associate(
         if not association.is_established:
             raise _refusal(association, peer, bool(connected), timeouts, tls)
         try:
+            if 0 < (association.acceptor.maximum_length or 0) < _SHORTEST_PDU:
+                raise PeerError(f"{peer} takes PDUs that are too short to hold anything", retry=False)
             yield association
         except BaseException:  # an association left open would hold one of the peer's places, whatever went wrong
             association.abort()

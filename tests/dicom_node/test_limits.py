@@ -99,6 +99,12 @@ def test_a_peer_that_is_asked_is_not_read_without_end() -> None:
         echo(scp.peer, timeouts=Timeouts(20, 20))
 
 
+@pytest.mark.parametrize("maximum", [1, 6, 7])
+def test_a_peer_that_takes_nothing_as_long_as_a_message_is_told(maximum: int) -> None:
+    with ScriptedScp(maximum=maximum) as scp, pytest.raises(PeerError, match="too short"):
+        echo(scp.peer)
+
+
 def test_console_reads_by_the_settings(tmp_path: Path) -> None:
     limits = LimitsSettings(value_kib=1, megapixels=3, decode_seconds=7, decode_mib=99)
     with Scp(tmp_path, limits=limits) as scp:
