@@ -49,7 +49,7 @@ validators: .venv/.test check-peers ## hold the SR against PixelMed's DicomSRVal
 peers: .venv/.test check-peers ## send and receive with peers that npm brings
 	$(BIN)/pytest tests/peers
 
-slow: .venv/.test check-peers ## destinations that are down for long, archives that route everything back
+slow: .venv/.test .venv/.release check-peers ## destinations that are down for long, archives that route everything back
 	$(BIN)/pytest -m slow
 
 chaos: .venv/.test check-peers ## 200 studies through a node whose parts are killed, cut off, filled up and set back (SEED=N; needs root)
