@@ -5,7 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "SECURITY.md").read_text(encoding="utf-8")
-THREATS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(("| **", "| Threat", "| found"))]
+HEADS = ("| **", "| Threat", "| found")
+THREATS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(HEADS)]
 
 
 def test_every_threat_names_tests_and_every_test_is_there() -> None:
