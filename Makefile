@@ -105,7 +105,7 @@ phantom-model: .venv/.test ## train the commissioning model anew (hours on two c
 	$(BIN)/python -m engine.phantom.evaluate --mammograms --json engine/phantom/checkpoint/evaluation.json
 
 clean: ## remove what the targets made, and the virtual environment
-	rm -rf .venv demo-output try-output bench-output load-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-output try-output bench-output load-output chaos-output fuzz-output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }

@@ -34,6 +34,7 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
+from dicom_node.intake.identity import is_uid
 from engine.errors import NodeError
 from engine.study import READ_ERRORS
 
@@ -71,11 +72,12 @@ _DUMMIES: Final = {
     **dict.fromkeys(("OB", "OD", "OF", "OL", "OV", "OW"), b"\0\0\0\0\0\0\0\0"),
     **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), _DUMMY),
 }
-_FREE: Final = frozenset({"LT", "ST", "UT", "DA", "DT"})
-"""What the table does not name and is dummied all the same: free text, and days."""
+_FREE: Final = frozenset({"LT", "ST", "UT", "DA", "DT", "UR"})
+"""What the table does not name and is dummied all the same: free text, days, and addresses, which hold UIDs."""
 _WORDED: Final = frozenset({"AE", "CS", "LO", "SH", "UC", "PN"})
 _META: Final = ("FileMetaInformationVersion", "MediaStorageSOPClassUID", "TransferSyntaxUID")
 _STANDARD: Final = "1.2.840.10008."
+_URN_CODE: Final = 0x0008_0120
 _IDENTIFIERS: Final = ("PatientID", "AccessionNumber", "OtherPatientIDs", "PatientTelephoneNumbers")
 _CAPTURES: Final = frozenset(
     {
@@ -91,6 +93,8 @@ _ULTRASOUND: Final = frozenset({UltrasoundImageStorage, UltrasoundMultiFrameImag
 """Most scanners burn the patient's name in, and few say so."""
 _NEEDED: Final = frozenset({0x0070_0082, 0x0070_0083})
 """Presentation Creation Date and Time, which the table removes and their IOD demands (PS3.3 C.11.10)."""
+_UNNAMED: Final = dict.fromkeys((0x0010_0033, 0x0010_0034, 0x0010_0035), _REMOVE)
+"""Days of birth and death in other calendars, which the table does not name."""
 
 
 class DeidentificationError(NodeError):
@@ -169,19 +173,22 @@ class Deidentifier:
                 del dataset[tag]
             elif action == _EMPTY:
                 element.value = [] if element.VR == "SQ" else None
+            elif element.VR == "SQ" and action == _REPLACE and element.keyword.endswith("CodeSequence"):
+                element.value = [_code(_DUMMY, "Deidentified", "99DEID")]  # of a person or an institution
             elif element.VR == "SQ":
                 for item in element.value:
                     self._clean(item)
             elif element.VR == "UI":
                 if action is not None or not _names_a_kind(tag):
                     element.value = self._mapped(element.value)
-            elif action is not None or element.VR in _FREE or self._tells(element):
+            elif action is not None or self._tells(element) or (element.VR in _FREE and tag != _URN_CODE):
                 element.value = _DUMMIES.get(element.VR)
 
     def _mapped(self, value: Any) -> Any:
         if isinstance(value, MultiValue):
             return [self._mapped(one) for one in value]
-        return value if not value or str(value).startswith(_STANDARD) else UID(self.uid(str(value)))
+        known = not value or (str(value).startswith(_STANDARD) and is_uid(str(value)))
+        return value if known else UID(self.uid(str(value)))
 
     def _tells(self, element: DataElement) -> bool:
         """Whether a short text names one of the people."""
@@ -195,7 +202,7 @@ class Deidentifier:
 @cache
 def _table() -> tuple[dict[int, str], list[tuple[int, int, int, int, str]]]:
     """Actions by tag, and those of repeating groups by group, element and their masks."""
-    plain: dict[int, str] = {}
+    plain: dict[int, str] = dict(_UNNAMED)
     repeating: list[tuple[int, int, int, int, str]] = []
     module = import_module(_TABLE)
     for name, action in _LISTS.items():
@@ -238,7 +245,7 @@ def _elements(dataset: Dataset) -> Iterator[DataElement]:
             yield element
 
 
-def _code(value: str, meaning: str) -> Dataset:
+def _code(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
     code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
     return code

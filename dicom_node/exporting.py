@@ -12,12 +12,14 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node.deidentification import DeidentificationError, Deidentifier
+from dicom_node.deidentification import Deidentifier
+from dicom_node.intake.identity import is_uid
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.holdings import Selection
 from dicom_node.spool import Spool
-from engine.errors import NodeError
-from engine.study import READ_ERRORS
+from engine.errors import MedregaError, NodeError
+from engine.limits import Limits
+from engine.study import READ_ERRORS, open_part10
 
 
 @dataclass
@@ -71,27 +73,37 @@ def write_study(
     here = [path for path in map(spool.path, paths) if path.is_file()]
     if not here:
         raise NodeError("nothing of this study is here any more", advice="it was purged; ask the archive for it")
-    done = Exported()
+    done, limits = Exported(), spool.limits.of_reading
     if deidentifier is not None:
         for path in here:
-            with suppress(*READ_ERRORS):  # told of below
-                deidentifier.learn(dcmread(path, stop_before_pixels=True))
+            with suppress(MedregaError):  # told of below
+                deidentifier.learn(_read(path, limits, stop_before_pixels=True))
     for number, path in enumerate(here, 1):
         on_object(number, len(here))
         try:
-            dataset = dcmread(path)
+            dataset = _read(path, limits)
             if deidentifier is not None:
                 deidentifier.apply(dataset)
-        except DeidentificationError as error:
+        except MedregaError as error:
             done.left_out[str(error)] += 1
-            continue
-        except READ_ERRORS as error:
-            done.left_out[f"it cannot be read ({type(error).__name__})"] += 1
             continue
         _write(dataset, out)
         done.written += 1
         done.to_look_at += "PixelData" in dataset and dataset.get("BurnedInAnnotation") != "NO"
     return done
+
+
+def _read(path: Path, limits: Limits, *, stop_before_pixels: bool = False) -> Dataset:
+    try:
+        with open_part10(path, limits) as file:
+            dataset = dcmread(file, stop_before_pixels=stop_before_pixels)
+            # They name its file; what came into the node was looked at no further than the first of each.
+            named = is_uid(str(dataset.get("SeriesInstanceUID"))) and is_uid(str(dataset.get("SOPInstanceUID")))
+    except READ_ERRORS as error:
+        raise NodeError(f"it cannot be read ({type(error).__name__})") from None
+    if not named:
+        raise NodeError("its UIDs are none")
+    return dataset
 
 
 def _write(dataset: Dataset, out: Path) -> None:

@@ -99,7 +99,7 @@ class Retention:
             excess = kept - int(settings.images_max_gib * _GIB)
             verdicts = _make_room(verdicts, excess, f"more than {settings.images_max_gib:g} GiB are kept")
         if settings.purge_above_percent is not None:
-            used, usable = self._spool.fullness
+            used, usable = self._spool.space.fullness
             going = sum(verdict.size for verdict in verdicts if verdict.images_go)
             excess = used - going - int(settings.purge_above_percent / 100 * usable)
             verdicts = _make_room(verdicts, excess, f"the disk is fuller than {settings.purge_above_percent:g} %")
@@ -154,7 +154,7 @@ class Retention:
         if due:
             log.info("purged", studies=len(due), images=images, results=results)
         if self._settings.retention.purge_above_percent is not None:
-            used, usable = self._spool.fullness
+            used, usable = self._spool.space.fullness
             if used > self._settings.retention.purge_above_percent / 100 * usable:
                 log.error("the disk stays fuller than it should: what is left may not be removed", bytes_used=used)
 

@@ -56,7 +56,7 @@ def export(
         Trail.of(settings).write(AuditEvent(Action.STUDY_EXPORTED, this_person(), None, study, detail=told))
         done = write_study(
             ledger,
-            Spool(settings.data.path),
+            Spool(settings.data.path, limits=settings.limits),
             study,
             out,
             chosen,

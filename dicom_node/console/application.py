@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +40,10 @@ from engine.errors import MedregaError
 STATIC: Final = Path(__file__).parent / "static"
 _LARGEST: Final = 4 << 20
 """Bytes of a form: a report of many thousand lines."""
+_FORM: Final = "application/x-www-form-urlencoded"
+"""What every page of ours sends. In other kinds a client says how their text is to be decoded, and what that costs."""
+_FORM_SECONDS: Final = 30
+"""How long a form may take: connections are numbered, and who has not signed in takes them too."""
 _HEADERS: Final = {
     # No script and no style but our own files: words of a header cannot become either.
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -103,7 +108,7 @@ def make_application(settings: Settings, ledger: Ledger, spool: Spool) -> Starle
 
 
 class _Shell:
-    """The headers of every answer, and the limit of every form."""
+    """The headers of every answer, and the limits of every form."""
 
     def __init__(self, application: ASGIApp, *, secure: bool) -> None:
         self._application = application
@@ -125,13 +130,46 @@ class _Shell:
                 headers["Cache-Control"] = "no-cache" if static else "no-store"
             await send(message)
 
-        length = Headers(scope=scope).get("content-length", "0")
-        if "transfer-encoding" in Headers(scope=scope) or not length.isdigit():
-            await PlainTextResponse("say how long the request is\n", 411)(scope, receive, send_with_headers)
-        elif int(length) > _LARGEST:
-            await PlainTextResponse("too long\n", 413)(scope, receive, send_with_headers)
+        application: ASGIApp = self._application
+        if (refusal := _refusal(Headers(scope=scope))) is not None:
+            application = refusal
         else:
-            await self._application(scope, receive, send_with_headers)
+            try:
+                receive = _again(await asyncio.wait_for(_whole(receive), _FORM_SECONDS), receive)
+            except TimeoutError:
+                application = PlainTextResponse("too slow\n", 408, headers={"Connection": "close"})
+        await application(scope, receive, send_with_headers)
+
+
+def _refusal(headers: Headers) -> Response | None:
+    """Why a request is not read, if it is not."""
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers or not length.isdigit():
+        return PlainTextResponse("say how long the request is\n", 411)
+    if int(length) > _LARGEST:
+        return PlainTextResponse("too long\n", 413)
+    if int(length) and headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+        return PlainTextResponse(f"only {_FORM} is read\n", 415)
+    return None
+
+
+async def _whole(receive: Receive) -> list[Message]:
+    """A request's body, and what else may come with it."""
+    messages: list[Message] = []
+    more = True
+    while more:
+        messages.append(await receive())
+        more = messages[-1].get("more_body", False)
+    return messages
+
+
+def _again(messages: list[Message], receive: Receive) -> Receive:
+    """What has been received already, and then whatever comes."""
+
+    async def received() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return received
 
 
 def _headers(*, secure: bool) -> dict[str, str]:

@@ -31,7 +31,7 @@ async def ready(request: Request) -> Response:
 def _is_ready(settings: Settings, ledger: Ledger, spool: Spool) -> bool:
     try:
         ledger.switches.paused()
-        spool.check_free()
+        spool.space.check()
         wait_until_up(settings, 0)
     except (MedregaError, OSError):
         return False

@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import sys
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import h11
 import structlog
@@ -43,7 +43,11 @@ log = structlog.get_logger(__name__)
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 without patience for who connects and says nothing, or says it slowly."""
+    """HTTP/1.1 without patience for who connects and says nothing, says it slowly, or reads no answers."""
+
+    stalled_seconds: ClassVar[float] = 30
+    """How long a client may take nothing of an answer."""
+    _stalled = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own
         """Look after the connection for as long as it lasts."""
@@ -56,13 +60,18 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _watch_again(self) -> None:
-        self._timer = self.loop.call_later(_HEAD_SECONDS, self._watch, self.cycle, self.transport.is_closing())
+        closing, unsent = self.transport.is_closing(), self._unsent()
+        self._timer = self.loop.call_later(_HEAD_SECONDS, self._watch, self.cycle, closing, unsent)
 
-    def _watch(self, cycle: Any, closing: bool) -> None:
+    def _unsent(self) -> int:
+        return self.transport.get_write_buffer_size() if self.flow.write_paused else 0
+
+    def _watch(self, cycle: Any, closing: bool, unsent: int) -> None:
         nothing_came = (
             self.conn.their_state is h11.IDLE and self.cycle is cycle and self.timeout_keep_alive_task is None
         )
-        if closing or nothing_came:
+        self._stalled = self._stalled + _HEAD_SECONDS if unsent and unsent == self._unsent() else 0
+        if closing or nothing_came or self._stalled >= self.stalled_seconds:
             self.transport.abort()
         else:
             self._watch_again()
@@ -96,7 +105,7 @@ def make_server(settings: Settings, storage: Storage, transfers: Transfers) -> S
     tls = settings.dicomweb.tls
     config = uvicorn.Config(
         make_application(settings, storage, transfers),
-        http=Protocol,
+        http=type("PatientProtocol", (Protocol,), {"stalled_seconds": settings.dicomweb.timeout_seconds}),
         ws="none",
         lifespan="off",
         loop="asyncio",

@@ -17,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.dimse.guard import ENDED, LONGEST, guard
+from dicom_node.dimse.guard import ASKED_TO_RELEASE, ENDED, LONGEST, guard
 from dicom_node.dimse.status import rejection_of
 from dicom_node.dimse.tls import diagnose
 from dicom_node.settings.section import secret_of
@@ -154,7 +154,7 @@ def associate(
             guard(event.assoc, longest_object=longest_object)
 
     def moved(event: evt.Event) -> None:
-        if event.next_state == ENDED:  # the library lets who waits for an answer wait on
+        if event.next_state in (ENDED, ASKED_TO_RELEASE):  # the library lets who waits for an answer wait on
             event.assoc.dimse.msg_queue.put((None, None))
 
     try:

@@ -7,7 +7,7 @@ so that neither a crash nor a sender that is away loses a report.
 
 from __future__ import annotations
 
-import random
+import itertools
 import threading
 import time
 from dataclasses import dataclass, field
@@ -66,6 +66,7 @@ class _Waiting:
     since: float
     asked: float = field(default_factory=time.monotonic)
     answered: threading.Event = field(default_factory=threading.Event)
+    message_id: int | None = None
     status: int | None = None
 
 
@@ -85,6 +86,7 @@ class CommitmentScp:
         self._ledger = ledger
         self._waiting: dict[str, _Waiting] = {}
         self._lock = threading.Lock()
+        self._messages = itertools.count()
 
     def equip(self, entity: AE) -> list[evt.EventHandlerType]:
         """Have a listener take requests; returns its handlers."""
@@ -134,11 +136,13 @@ class CommitmentScp:
     def _heard(self, event: evt.Event) -> None:
         if not isinstance(event.message, N_EVENT_REPORT_RSP):
             return
+        answer = event.message.command_set
         with self._lock:
             waiting = [item for item in self._waiting.values() if item.association is event.assoc]
         for item in waiting:
-            item.status = int(event.message.command_set.get("Status", _PROCESSING_FAILURE))
-            item.answered.set()
+            if item.message_id == answer.get("MessageIDBeingRespondedTo"):
+                item.status = int(answer.get("Status", _PROCESSING_FAILURE))
+                item.answered.set()
 
     def due(self) -> list[str]:
         """Transactions to be reported now, those of senders that wait or have gone first."""
@@ -197,6 +201,10 @@ class CommitmentScp:
                 not_kept[sop_class, uid] = NO_SUCH_INSTANCE
             else:
                 kept.append((sop_class, uid))
+        # Before the sender hears it: it may delete them in the next moment, and retention may be about to.
+        promised = self._ledger.commitments.promise([uid for _, uid in kept])
+        not_kept |= {reference: NO_SUCH_INSTANCE for reference in kept if reference[1] not in promised}
+        kept = [reference for reference in kept if reference[1] in promised]
         return Report(owed.transaction_uid, tuple(kept), not_kept)
 
     def _is_whole(self, path: str, sop_instance_uid: str) -> bool:
@@ -216,7 +224,7 @@ class CommitmentScp:
             return False
         syntax = contexts[0].transfer_syntax[0]
         event = N_EVENT_REPORT()
-        event.MessageID = random.randrange(1, 1 << 16)  # noqa: S311 - to tell messages apart
+        event.MessageID = waiting.message_id = next(self._messages) % 0xFFFF + 1
         event.AffectedSOPClassUID, event.AffectedSOPInstanceUID = SOP_CLASS, SOP_INSTANCE
         event.EventTypeID = report.event_type
         event.EventInformation = BytesIO(

@@ -379,14 +379,14 @@ class _DataPath:
             self._wait()
 
     def _wait(self) -> None:
-        if not self._lost and self._fill():
-            return
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + self._timeout
+        # Whether anything comes or not: a byte now and then is no end of a PDU.
         self._lost = self._lost or now > self._deadline or self._association._sent_abort
         if self._lost:
             raise TimeoutError("the peer stalls within a PDU")
+        self._fill()
 
     # The path itself.
 

@@ -23,6 +23,8 @@ _ASKED: Final = frozenset({"Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"})
 """What the user of the association asks for: to accept, reject, send, release, abort."""
 ENDED: Final = "Sta13"
 """Aborted or released; what is waited for is the end of the connection."""
+ASKED_TO_RELEASE: Final = "Sta8"
+"""By a peer that answers nothing any more."""
 
 log = structlog.get_logger(__name__)
 

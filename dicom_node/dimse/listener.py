@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Collection
 from typing import Any, Final, Self, cast
+from weakref import WeakSet
 
 import structlog
 from pydicom.dataset import Dataset
@@ -96,6 +98,8 @@ class Listener:
         self._server: Server | None = None
         self._transfers = Transfers(ledger, on_evidence, flush=self._storage.flush)
         self._sent_by: dict[Association, Transfer] = {}
+        self._over: WeakSet[Association] = WeakSet()
+        self._opening = threading.Lock()
 
     @classmethod
     def of(
@@ -206,6 +210,8 @@ class Listener:
             # those who do until the ACSE timeout.
             answers: Any = event.assoc.dul.to_user_queue
             answers.put(None)  # what the library takes for no answer
+        with self._opening:
+            self._over.add(event.assoc)
         self._admission.leave(event.assoc)
         self._sync(event.assoc)
         self._ended(event)
@@ -258,7 +264,9 @@ class Listener:
         rejection = self._admission.admit(association)
         if rejection is None:
             # Not when the connection opened: of one that ends before it has asked, the library may not tell.
-            self._sent_by[association] = self._transfers.open()
+            with self._opening:
+                if association not in self._over:  # by the connection's own thread, before this one came so far
+                    self._sent_by[association] = self._transfers.open()
             metrics.accepted(_title(request.calling_ae_title))  # type: ignore[union-attr]
             return
         metrics.rejected(rejection.words)

@@ -163,7 +163,8 @@ class Storage:
         self.flush()
         intake = self.ledger.intake
         if stored is Stored.SAME and intake.known_paths([received.path]):
-            intake.touch([received.study_instance_uid])
+            intake.touch([received.study_instance_uid])  # which waits for a purge that is at work
+            self._must_be_here(received)
         elif is_conflict(received.path):
             intake.record_conflict(received)
             log.warning(
@@ -175,8 +176,11 @@ class Storage:
         else:
             # In place, and not in the ledger: a crash came between, before its sender heard Success.
             intake.record(received)
-            if not self.spool.path(received.path).exists():
-                raise SpoolError("what was here of the same object was purged in this moment")
+            self._must_be_here(received)
+
+    def _must_be_here(self, received: ReceivedInstance) -> None:
+        if not self.spool.path(received.path).exists():
+            raise SpoolError("what was here of the same object was purged in this moment")
 
 
 class Receiving:

@@ -109,6 +109,23 @@ class Commitments(Part):
                     found |= {row[0]: KeptInstance(row[1], row[2]) for row in rows}
         return found
 
+    def promise(self, sop_instance_uids: Collection[str]) -> set[str]:
+        """Have retention keep these objects from now on, if it is so set; those that it has not taken by now."""
+        uids, here = list(sop_instance_uids), set[str]()
+        with self._database.write() as session:
+            for start in range(0, len(uids), _BATCH):
+                some = uids[start : start + _BATCH]
+                received = Instance.sop_instance_uid.in_(some)
+                studies = session.scalars(select(Instance.study_instance_uid).where(received).distinct())
+                of_these = select(Run.id).where(Run.study_instance_uid.in_(studies.all())).order_by(Run.id)
+                session.execute(of_these.with_for_update()).all()  # as retention does
+                there = received, Instance.purged_at.is_(None)
+                session.execute(update(Instance).where(*there).values(committed_at=self._clock()))
+                here.update(session.scalars(select(Instance.sop_instance_uid).where(*there)))
+                own = Result.sop_instance_uid.in_(some), Result.purged_at.is_(None)
+                here.update(session.scalars(select(Result.sop_instance_uid).where(*own)))
+        return here
+
     def told(self, transaction_uid: str, committed: Collection[str], calling_aet: str) -> None:
         """The sender has heard the answer, which says that the node keeps these objects."""
         with self._database.write() as session:
@@ -117,7 +134,6 @@ class Commitments(Part):
             uids, counts = list(committed), dict[str, int]()
             for start in range(0, len(uids), _BATCH):
                 some = Instance.sop_instance_uid.in_(uids[start : start + _BATCH])
-                session.execute(update(Instance).where(some).values(committed_at=self._clock()))
                 for study, count in session.execute(
                     select(Instance.study_instance_uid, func.count()).where(some).group_by(Instance.study_instance_uid)
                 ):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import literal, select, tuple_, update
+from sqlalchemy import case, literal, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from dicom_node.ledger.destinations import circuit_of, enter_contact, health_of, waiting_for
@@ -69,7 +69,10 @@ class Deliveries(Part):
                     (Delivery.next_attempt_at <= now) | Delivery.destination.in_(asked),
                     ~overtakes,
                 )
-                .order_by(Run.priority, Delivery.id)
+                # What a destination is asked with is what was tried least: it may choke on one object alone.
+                .order_by(
+                    case((Delivery.destination.in_(asked), Delivery.attempts), else_=0), Run.priority, Delivery.id
+                )
             ).all()
             held = {
                 lease.key

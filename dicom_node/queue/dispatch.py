@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import kombu.exceptions
 import redis
@@ -26,7 +26,9 @@ READ_TASK: Final = "medrega.read"
 DELIVER_TASK: Final = "medrega.deliver"
 COUNT_TASK: Final = "medrega.count"
 _GRACE: Final = timedelta(seconds=5)
-"""After so long a message that is neither in its queue nor worked on is taken for lost."""
+"""After so long a message that two looks running find neither in its queue nor worked on is taken for lost."""
+
+_T = TypeVar("_T", bound=Hashable)
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +65,7 @@ class Dispatcher:
         self._ledger = ledger
         self._app = app
         self._clock = clock or ledger.clock
+        self._missing: dict[str, frozenset[Any]] = {}
 
     def dispatch_readings(self) -> None:
         """Send for every queued run that is due and has no message on its way.
@@ -74,14 +77,12 @@ class Dispatcher:
         """
         new, old = self._ledger.runs.to_dispatch(self._sent_before(), WINDOW)
         waiting = {queue: waiting_tasks(self._settings, reading_queue(queue)) for queue in {run.queue for run in old}}
-        lost = [run for run in old if _reading_id(run.id) not in waiting[run.queue]]
-        if lost:
-            log.warning("messages were lost and are sent again", queue=READING, messages=len(lost))
-        for run in [*new, *lost]:
+        missing = [run for run in old if _reading_id(run.id) not in waiting[run.queue]]
+        for run in [*new, *self._lost(READING, missing)]:
             self._ledger.runs.dispatched([run.id])
             step = PRIORITY_STEPS[run.priority]
             self._send(READ_TASK, reading_queue(run.queue), (run.id,), _reading_id(run.id), step)
-        self._ledger.runs.dispatched([run.id for run in old if run not in lost])
+        self._ledger.runs.dispatched([run.id for run in old if run not in missing])
 
     def dispatch_deliveries(self) -> None:
         """Send for every shipment that is due and has no message on its way.
@@ -93,13 +94,11 @@ class Dispatcher:
         """
         new, old = self._ledger.deliveries.to_dispatch(self._sent_before())
         waiting = waiting_tasks(self._settings, DELIVERY) if old else set()
-        lost = [shipment for shipment in old if _delivery_id(*shipment) not in waiting]
-        if lost:
-            log.warning("messages were lost and are sent again", queue=DELIVERY, messages=len(lost))
-        for shipment in [*new, *lost]:
+        missing = [shipment for shipment in old if _delivery_id(*shipment) not in waiting]
+        for shipment in [*new, *self._lost(DELIVERY, missing)]:
             self._ledger.deliveries.dispatched([shipment])
             self._send(DELIVER_TASK, DELIVERY, shipment, _delivery_id(*shipment))
-        self._ledger.deliveries.dispatched([shipment for shipment in old if shipment not in lost])
+        self._ledger.deliveries.dispatched([shipment for shipment in old if shipment not in missing])
 
     def ask_for_counts(self, run_ids: Iterable[str]) -> None:
         """Have the sources of these runs' studies asked how many images they have.
@@ -111,6 +110,14 @@ class Dispatcher:
         """
         for run_id in run_ids:
             self._send(COUNT_TASK, HOUSEKEEPING, (run_id,), f"count-{run_id}")
+
+    def _lost(self, queue: str, missing: Sequence[_T]) -> list[_T]:
+        """Those that the look before missed too: a worker takes a message a moment before the ledger hears of it."""
+        lost = [work for work in missing if work in self._missing.get(queue, ())]
+        self._missing[queue] = frozenset(missing)
+        if lost:
+            log.warning("messages were lost and are sent again", queue=queue, messages=len(lost))
+        return lost
 
     def _sent_before(self) -> datetime:
         return self._clock() - _GRACE

@@ -136,13 +136,18 @@ class Reader:
             NotRead(files[path].series_instance_uid, files[path].sop_instance_uid, str(error))
             for path, error in refused
         ]
+        left_aside += [
+            NotRead(instance.series_instance_uid, instance.sop_instance_uid, "it names another study as well")
+            for study in studies
+            if study.study_instance_uid != claim.study_instance_uid
+            for instance in study.instances
+        ]
         for item in left_aside:
             log.warning("file left aside", sop_instance_uid=item.sop_instance_uid, reason=item.reason)
         for study in studies:
             if study.study_instance_uid == claim.study_instance_uid:
                 return replace(study, unusable=(*study.unusable, *left_aside)), left_aside
-        why = left_aside[0].reason if left_aside else "they are not of this study"
-        raise NodeError(f"none of the study's {len(files)} files can be read: {why}")
+        raise NodeError(f"none of the study's {len(files)} files can be read: {left_aside[0].reason}")
 
     def _reading(self, claim: Claim, study: Study, *, partial: bool) -> StudyReading:
         """The run's reading: the stored one if there is one, since a model's answers need not repeat."""

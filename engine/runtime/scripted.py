@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from engine.runtime.protocol import Answer, CancelToken, Rgb
 LOST: Final = "!lost"
 """An answer of these words raises `RuntimeLostError` instead."""
 _POLL_SECONDS: Final = 0.02
+_KEPT: Final = 1000
 
 
 class ScriptedAnswer(BaseModel):
@@ -72,8 +74,8 @@ class ScriptedRuntime:
 
     Attributes
     ----------
-    calls : list of Call
-        Every question so far.
+    calls : deque of Call
+        The last questions.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class ScriptedRuntime:
         )
         self._lock = threading.Lock()
         self._given: dict[str, int] = {}
-        self.calls: list[Call] = []
+        self.calls: deque[Call] = deque(maxlen=_KEPT)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import numpy as np
 from ports import free_port
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from dicom_node.dimse.receiver import Receiver
@@ -106,6 +108,15 @@ def written(folder: Path, dataset: Dataset) -> Path:
     return path
 
 
+def name_again(path: Path, keyword: str, uid: str) -> None:
+    """Have a file (explicit, little endian) give a UID once more, before its pixels; parsers keep the last."""
+    tag, value = Tag(keyword), uid.encode() + b"\0" * (len(uid) % 2)
+    again = struct.pack("<HH2sH", tag.group, tag.element, b"UI", len(value)) + value
+    head, pixels, rest = path.read_bytes().partition(b"\xe0\x7f\x10\x00O")
+    assert pixels
+    path.write_bytes(head + again + pixels + rest)
+
+
 def script(folder: Path, **changes: Any) -> Path:
     """A script for the scripted runtime: a disc is found on every image."""
     content: dict[str, Any] = {
@@ -163,11 +174,17 @@ def runs(pid: int) -> bool:
 
 
 class Pacs(Receiver):
-    """A receiver that counts how often each object arrives."""
+    """A receiver that counts how often each object arrives, and keeps it or not."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keep: bool = True) -> None:
         self.count: Counter[str] = Counter()
-        super().__init__(folder, on_stored=lambda path: self.count.update([path.stem]))
+        self._keep = keep
+        super().__init__(folder, on_stored=self._counted)
+
+    def _counted(self, path: Path) -> None:
+        self.count.update([path.stem])
+        if not self._keep:
+            path.unlink()
 
 
 class RunningNode:

@@ -152,6 +152,18 @@ def test_a_request_that_stops_half_way_leaves_nothing_behind(tmp_path: Path) -> 
         assert not scp.listener._sent_by
 
 
+def test_requests_whose_senders_have_gone_leave_nothing_behind(tmp_path: Path) -> None:
+    """The connection's thread may find its end before the association's has dealt with the request."""
+    with Scp(tmp_path) as scp:
+        server = scp.listener._server
+        assert server is not None
+        for _ in range(30):
+            with socket.create_connection(("127.0.0.1", scp.port)) as connection:
+                connection.sendall(associate_rq())
+        assert scp.associate(Verification).is_established
+        assert wait_until(lambda: len(scp.listener._sent_by) == 1)
+
+
 def test_more_connections_that_ask_for_nothing_than_may_wait_are_closed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,8 @@ class Modality:
         self.reports: list[Report] = []
         self.roles: list[str] = []
         self.status = 0
+        self.refuses = 0
+        """Which report it answers by a failure, counted from 1."""
         self._heard = threading.Condition()
         self._entity = AE("CT1")
         self._entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
@@ -70,7 +72,7 @@ class Modality:
             self.roles.append(event.assoc.mode)
             assert event.event_type == self.reports[-1].event_type
             self._heard.notify_all()
-        return self.status, None
+            return (0x0110 if len(self.reports) == self.refuses else self.status), None
 
     def wait_for(self, count: int) -> bool:
         with self._heard:
@@ -141,6 +143,18 @@ def test_a_sender_that_goes_hears_on_a_new_association_however_often_it_is_tried
     assert {report.kept for report in modality.reports} == {(kept,)}
     assert set(modality.roles) == {"acceptor"}
     assert wait_until(lambda: any(event.kind == "commitment" for event in front.ledger.study("1.2.7").events))
+
+
+def test_each_report_has_an_answer_of_its_own(start: Callable[..., Front], modality: Modality) -> None:
+    front = start(commitment_peers=[{"aet": "CT1", "host": "127.0.0.1", "port": modality.port}])
+    front.start()
+    modality.refuses = 2
+    transactions = [str(generate_uid()) for _ in range(2)]
+    with modality.association(front.peer) as association:
+        for transaction in transactions:
+            assert ask(association, image_of(association), transaction=transaction) == 0
+        assert modality.wait_for(3)  # the one that was refused again
+    assert {report.transaction_uid for report in modality.reports} == set(transactions)
 
 
 def test_a_report_is_owed_after_a_crash(start: Callable[..., Front], tmp_path: Path, modality: Modality) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from console_client import PASSWORD, Console, csrf
 
-from dicom_node.console import accounts
+from dicom_node.console import accounts, application
 from dicom_node.console.accounts import Role
 from dicom_node.console.application import ROUTES
+from dicom_node.dicomweb import server
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -150,3 +153,47 @@ def test_what_is_too_long_or_of_no_known_length_is_not_read(console: Console) ->
     browser = console.client()
     assert browser.post("/sign-in", content=b"x" * (5 << 20)).status_code == 413
     assert browser.post("/sign-in", content=iter([b"x"])).status_code == 411
+
+
+def test_only_forms_as_our_pages_send_them_are_read(console: Console) -> None:
+    # Others could choose how they are decoded: with Python's "punycode" a megabyte takes minutes.
+    browser = console.client()
+    kind = "multipart/form-data; boundary=x; charset=punycode"
+    part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"a" * 100_000 + b"\r\n--x--\r\n"
+    for path in ("/sign-in", "/language"):
+        answer = browser.post(path, content=part, headers={"Content-Type": kind})
+        assert answer.status_code == 415, path
+
+
+@pytest.mark.parametrize("pause", [None, 0.1])
+def test_who_never_ends_a_form_is_turned_away(
+    console: Console, monkeypatch: pytest.MonkeyPatch, pause: float | None
+) -> None:
+    monkeypatch.setattr(application, "_FORM_SECONDS", 0.5)
+    head = f"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Type: {application._FORM}\r\nContent-Length: 999\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", console.settings.console.port), timeout=20) as peer:
+        peer.sendall(head.encode())
+        peer.settimeout(pause or 20)
+        answer = b""
+        while not answer.endswith(b"too slow\n"):
+            with suppress(TimeoutError):
+                part = peer.recv(4096)
+                assert part, answer
+                answer += part
+            if pause and not answer:
+                peer.sendall(b"a")  # not silent, but no end of it
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        peer.settimeout(20)
+        with suppress(ConnectionResetError):
+            assert peer.recv(1) == b""
+
+
+def test_who_does_not_read_the_answers_is_hung_up_on(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(server.Protocol, "stalled_seconds", 0.5)
+    asked = b"GET /static/htmx/htmx.min.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", console.settings.console.port), timeout=20) as peer,
+        pytest.raises((ConnectionResetError, BrokenPipeError)),
+    ):
+        peer.sendall(asked * 1_000_000)  # answers that no buffer holds, and questions until it is over

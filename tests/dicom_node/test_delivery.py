@@ -21,7 +21,7 @@ from dicom_node.delivery.deliverer import PERMANENT_ATTEMPTS, Deliverer
 from dicom_node.dimse.receiver import Receiver
 from dicom_node.ledger import DeliveryState, Ledger, State
 from dicom_node.ledger.deliveries import AT_ONCE
-from dicom_node.ledger.records import DeliveryRecord, ReceivedInstance, StoredResult
+from dicom_node.ledger.records import Circuit, DeliveryRecord, ReceivedInstance, StoredResult
 from dicom_node.queue.dispatch import Dispatcher
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -290,6 +290,31 @@ def test_a_peer_that_aborts_in_mid_transfer_gets_only_the_rest(tmp_path: Path, l
         bench.deliver()
     assert arrived == [bench.uids[0], "aborted", bench.uids[1]]
     assert bench.state is State.DELIVERED
+
+
+def test_an_object_that_a_peer_chokes_on_shuts_out_no_other_study(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:
+    poison: list[str] = []
+
+    def choke(event: evt.Event) -> int:
+        if event.request.AffectedSOPInstanceUID in poison:  # type: ignore[union-attr]
+            event.assoc.abort()
+        return 0
+
+    def deliver() -> None:
+        due, _ = ledger.deliveries.to_dispatch(clock())
+        for shipment in due:
+            bench.deliverer.deliver(*shipment)
+
+    with answering(choke) as port:
+        bench = Bench(tmp_path, ledger, clock, port)
+        poison.append(bench.uids[1])
+        for _ in range(7):
+            deliver()
+            clock.forward(1000)
+        assert ledger.destinations.circuit("pacs0") is not Circuit.CLOSED
+        bench.another("1.2.4", tmp_path)
+        deliver()
+    assert ledger.study("1.2.4").runs[0].state is State.DELIVERED
 
 
 def test_one_destination_that_is_down_does_not_hold_up_the_other(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:

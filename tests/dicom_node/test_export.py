@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from node_bench import image, node_settings
+from node_bench import image, name_again, node_settings
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -75,6 +75,12 @@ def marked(number: int, study: str, series: str) -> Dataset:
         dataset.ProcedureCodeSequence = Sequence(
             [with_items(CodeValue="1", CodingSchemeDesignator="99T", CodeMeaning=f"Chest of {MARK}")]
         )
+        staff = with_items(CodeValue="E48213", CodingSchemeDesignator="99T", CodeMeaning="Radiographer 7")
+        dataset.OperatorIdentificationSequence = Sequence([with_items(PersonIdentificationCodeSequence=[staff])])
+        site = with_items(CodeValue="HOSP-77", CodingSchemeDesignator="99T", CodeMeaning="St Elsewhere")
+        dataset.InstitutionCodeSequence = Sequence([site])
+        dataset.RetrieveURL = f"https://archive.example/studies/{study}"
+        dataset.PatientBirthDateInAlternativeCalendar = "Meiji 32"
         dataset.AnatomicRegionSequence = Sequence(
             [with_items(CodeValue="2", CodingSchemeDesignator="99T", CodeMeaning="Chest")]
         )
@@ -149,6 +155,11 @@ def test_nobody_is_found_in_it(settings: Settings, ledger: Ledger, tmp_path: Pat
         "PRIVATEMAKER",
         "20260301",
         "曌",
+        "E48213",
+        "HOSP-77",
+        "St Elsewhere",
+        "archive.example",
+        "Meiji",
         *originals(settings),
     ]
     for word in words:
@@ -283,3 +294,17 @@ def test_without_the_option_it_is_a_copy_and_the_trail_says_so(
     assert kinds["CR1"].PatientID == f"{MARK}-1"
     (trail,) = (settings.data.path / "audit").glob("*.jsonl")
     assert "with what identifies the patient" in trail.read_text()
+
+
+@pytest.mark.parametrize("options", [(), ("--deidentify",)])
+@pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "SOPInstanceUID"])
+def test_no_object_says_where_it_is_written(
+    settings: Settings, ledger: Ledger, tmp_path: Path, keyword: str, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "out").mkdir()
+    received = next((settings.data.path / "studies").rglob("*.dcm"))
+    name_again(received, keyword, "1.2.840.10008./../../outside")
+    said, kinds = exported(ledger, tmp_path / "out", *options)
+    assert "1 left out: its UIDs are none" in said
+    assert kinds
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith("outside")]

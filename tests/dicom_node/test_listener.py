@@ -177,7 +177,7 @@ def test_data_sets_that_cannot_be_taken_are_refused_with_a_reason(scp: Scp, tmp_
 
 def test_a_full_disk_leaves_the_object_with_its_sender(tmp_path: Path) -> None:
     scp = Scp(tmp_path)
-    scp.spool._minimum_free = 1 << 60
+    scp.spool.space._minimum_free = 1 << 60
     try:
         result = send([StoredFile.open(written(tmp_path, image()))], scp.peer)[0]
         assert (result.status, result.retry) == (0xA700, True)

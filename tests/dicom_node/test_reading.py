@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_bench import Clock, image, node_settings, script, wait_until, written
+from node_bench import Clock, image, name_again, node_settings, script, wait_until, written
 from pydicom import dcmread
 from pydicom.uid import EncapsulatedPDFStorage, RLELossless
 from queued import queue_complete
@@ -263,6 +263,16 @@ def test_files_that_are_no_dicom_fail_the_study_with_a_reason(bench: Bench) -> N
     run = bench.run("1.2.3")
     assert run.state is State.FAILED
     assert "none of the study's 1 files can be read" in run.reason
+
+
+def test_an_image_that_names_two_studies_is_left_aside(bench: Bench) -> None:
+    images = [image("1.2.3", "1.2.3.4") for _ in range(2)]
+    run_id = bench.queue(*images)
+    name_again(bench.spool.path(f"studies/1.2.3/{images[1].SOPInstanceUID}.dcm"), "StudyInstanceUID", "1.2.3.99")
+    bench.reader.read(run_id)
+    reading = StudyReading.from_json(bench.spool.reading(run_id))
+    assert reading.partial
+    assert [item.reason for item in reading.not_read] == ["it names another study as well"]
 
 
 def test_a_file_that_cannot_be_read_is_named_in_the_reading(bench: Bench) -> None:

@@ -16,6 +16,9 @@ from pydicom import dcmwrite
 from queued import queue_complete
 from sqlalchemy import update
 
+from dicom_node.dimse.association import PeerError
+from dicom_node.dimse.commitment import Report
+from dicom_node.dimse.commitment_scp import CommitmentScp
 from dicom_node.intake.adoption import adopt
 from dicom_node.intake.storage import Storage
 from dicom_node.ledger import DeliveryState, Ledger, State
@@ -130,6 +133,7 @@ def test_what_a_sender_was_told_is_kept_stays_unless_settings_say_otherwise(
     bench = Bench(tmp_path, ledger, clock, retention={"images_days": 1})
     bench.study("1.2.1")
     assert ledger.commitments.owe("1.2.9", [("1.2", "1.2.1.5")], "CT1", "MEDREGA", clock())
+    assert ledger.commitments.promise(["1.2.1.5"]) == {"1.2.1.5"}
     ledger.commitments.told("1.2.9", ["1.2.1.5"], "CT1")
     clock.forward(2 * DAY)
     assert bench.purge() == (0, 0)
@@ -137,6 +141,44 @@ def test_what_a_sender_was_told_is_kept_stays_unless_settings_say_otherwise(
     other = Bench(tmp_path, ledger, clock, retention={"images_days": 1, "keep_committed": False})
     assert other.purge() == (1, 0)
     assert ledger.commitments.kept(["1.2.1.5"]) == {}
+    assert ledger.commitments.promise(["1.2.1.5"]) == set()
+
+
+def test_what_a_sender_is_being_told_is_kept_stays_already(
+    tmp_path: Path, ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, ledger, clock, retention={"images_days": 1})
+    bench.study("1.2.1")
+    clock.forward(2 * DAY)
+    told: list[Report] = []
+    assert ledger.commitments.owe("1.2.9", [("1.2", "1.2.1.5")], "CT1", "MEDREGA", clock())
+    scp = CommitmentScp(bench.settings, bench.spool, ledger)
+    monkeypatch.setattr(scp, "_is_whole", lambda _path, _uid: True)
+
+    def tell(report: Report, _owed: object) -> None:
+        assert bench.purge() == (0, 0)  # retention looks while the report is on its way, and its answer is lost
+        told.append(report)
+        raise PeerError("the peer did not answer")
+
+    monkeypatch.setattr(scp, "_tell", tell)
+    scp.report("1.2.9")
+    assert told[0].kept == (("1.2", "1.2.1.5"),)
+    assert bench.purge() == (0, 0)
+
+
+def test_what_was_purged_a_moment_ago_is_not_told_as_kept(
+    tmp_path: Path, ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, ledger, clock, retention={"images_days": 1})
+    bench.study("1.2.1")
+    clock.forward(2 * DAY)
+    told: list[Report] = []
+    assert ledger.commitments.owe("1.2.9", [("1.2", "1.2.1.5")], "CT1", "MEDREGA", clock())
+    scp = CommitmentScp(bench.settings, bench.spool, ledger)
+    monkeypatch.setattr(scp, "_is_whole", lambda _path, _uid: bench.purge() == (1, 0))
+    monkeypatch.setattr(scp, "_tell", lambda report, _owed: told.append(report))
+    scp.report("1.2.9")
+    assert (told[0].kept, list(told[0].not_kept)) == ((), [("1.2", "1.2.1.5")])
 
 
 def test_beyond_a_size_the_oldest_go_first_and_no_more_than_needed(
@@ -190,6 +232,15 @@ def test_a_repeat_in_the_moment_of_a_purge_is_not_taken_for_kept(tmp_path: Path,
         session.execute(update(Instance).values(purged_at=ledger.clock()))
     file = storage.spool.incoming(b"head")
     with pytest.raises(SpoolError, match="purged"):  # it was found to be the same as a file that has gone since
+        storage.enter(Stored.SAME, received(), file)
+    file.discard()
+
+
+def test_a_repeat_while_a_purge_is_at_work_is_not_taken_for_kept(tmp_path: Path, ledger: Ledger) -> None:
+    storage = Storage(Spool(tmp_path / "spool"), ledger)
+    ledger.intake.record(received())  # its entry does not say yet that the file is gone
+    file = storage.spool.incoming(b"head")
+    with pytest.raises(SpoolError, match="purged"):
         storage.enter(Stored.SAME, received(), file)
     file.discard()
 
@@ -257,7 +308,7 @@ def test_a_disk_is_refused_before_it_is_full_and_used_again_after_a_purge(small_
         retention={"refuse_above_percent": 80, "purge_above_percent": 40},
     )
     try:
-        front.spool._highest_percent = front.settings.retention.refuse_above_percent
+        front.spool.space._highest_percent = front.settings.retention.refuse_above_percent
         files = []
         for number in range(20):
             dataset = radiograph(f"1.2.{number + 1}")
@@ -271,7 +322,7 @@ def test_a_disk_is_refused_before_it_is_full_and_used_again_after_a_purge(small_
         assert statuses == sorted(statuses, key=bool), "refused ones came first"
         assert set(statuses) == {0, 0xA700}
         assert all(result.retry for result in results if not result.ok)
-        used, usable = front.spool.fullness
+        used, usable = front.spool.space.fullness
         assert 0.75 < used / usable < 0.9
 
         retention = Retention(front.settings, front.spool, front.ledger)
@@ -279,7 +330,7 @@ def test_a_disk_is_refused_before_it_is_full_and_used_again_after_a_purge(small_
         for study in front.ledger.studies():
             front.ledger.cancel(study.study_instance_uid)
         retention.purge(retention.plan())
-        used, usable = front.spool.fullness
+        used, usable = front.spool.space.fullness
         assert 0.25 < used / usable <= 0.4
         assert scu.send(files[-1:], front.peer)[0].status == 0
     finally:

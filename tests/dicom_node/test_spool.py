@@ -19,8 +19,8 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from dicom_node.intake import file_meta
-from dicom_node.seal import names_follow_files
 from dicom_node.spool import Spool, SpoolError, SpoolFullError, Stored, split
+from dicom_node.spool.seal import names_follow_files
 
 
 def meta(sop: str = "1.2.3.4") -> bytes:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from node_bench import Clock, node_settings, received
+from structlog.testing import capture_logs
 
 from dicom_node.children import Child, Children, tethered
 from dicom_node.ledger import Ledger, State
@@ -72,10 +73,30 @@ def test_a_message_that_was_lost_is_sent_again(ledger: Ledger, clock: Clock, emp
     with connect(empty_broker) as connection:
         connection.flushall()
     sweep()
-    assert waiting_tasks(empty_broker, READING) == set()  # a worker may just have taken it
+    assert waiting_tasks(empty_broker, READING) == set()  # it is on its way
     clock.forward(6)
     sweep()
+    assert waiting_tasks(empty_broker, READING) == set()  # a worker may have taken it this moment
+    sweep()
     assert waiting_tasks(empty_broker, READING) == {f"read-{run_id}"}
+
+
+def test_a_message_that_a_worker_has_just_taken_is_not_called_lost(
+    ledger: Ledger, clock: Clock, empty_broker: Settings
+) -> None:
+    run_id = ledger.intake.record(received())
+    sweep = sweeper(empty_broker, ledger, clock).sweep
+    clock.forward(61)
+    sweep()
+    clock.forward(6)
+    with connect(empty_broker) as connection:
+        connection.delete(queue_key(READING, ROUTINE))
+    with capture_logs() as logs:
+        sweep()
+        assert ledger.runs.claim(run_id, "elsewhere:1:1", 300) is not None
+        sweep()
+    assert waiting_tasks(empty_broker, READING) == set()
+    assert not logs
 
 
 def test_work_of_a_lost_worker_is_sent_again_and_deliveries_too(
@@ -97,6 +118,7 @@ def test_work_of_a_lost_worker_is_sent_again_and_deliveries_too(
     result = StoredResult("2.25.1", "1.2", "2.25.2", "sr", "0" * 64, "results/r/v/sr.dcm")
     ledger.runs.results_stored(claim, {"pacs": [result]})
     for _ in range(2):
+        sweep()
         sweep()
         assert waiting_tasks(empty_broker, DELIVERY) == {f"deliver-{run_id}-pacs"}
         with connect(empty_broker) as connection:
@@ -125,7 +147,9 @@ def test_a_broker_that_is_away_costs_nothing_but_time(
     with pytest.raises(BrokerError):
         sweeper(away, ledger, clock).sweep()
     clock.forward(61)
-    sweeper(empty_broker, ledger, clock).sweep()
+    there = sweeper(empty_broker, ledger, clock)
+    there.sweep()
+    there.sweep()
     assert waiting_tasks(empty_broker, READING) == {f"read-{run_id}"}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -24,6 +25,8 @@ from load_year import costs  # noqa: E402
 
 _FEW: Final = 1000
 """Studies in the ledger that the other one is compared with."""
+_DISK_MB: Final = 4
+"""What a study and its results take, measured, and a fifth more; of many images some more still."""
 
 
 def main() -> int:
@@ -37,6 +40,9 @@ def main() -> int:
     parser.add_argument("--ledger", type=int, default=0, help=f"studies of a year in the ledger, beside {_FEW}")
     parser.add_argument("--out", type=Path, default=Path("load-output"))
     options = parser.parse_args()
+    needed, free = options.studies * _DISK_MB / 1000, shutil.disk_usage(tempfile.gettempdir()).free / 1e9
+    if free < needed:
+        parser.error(f"{options.studies} studies take some {needed:.0f} GB, and {tempfile.gettempdir()} has {free:.0f}")
     options.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, object] = {"machine": machine()}
     bad = False

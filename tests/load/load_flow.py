@@ -115,7 +115,7 @@ def flow(
         "console": {"port": free_port()},
         "log": {"level": "warning"},
     }
-    with Pacs(folder / "pacs") as pacs:
+    with Pacs(folder / "pacs", keep=False) as pacs:
         node = RunningNode(folder, pacs, **(defaults | sections))
         node.start()
         try:

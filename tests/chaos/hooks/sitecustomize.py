@@ -83,7 +83,7 @@ def _without_guard(module: ModuleType) -> None:
 
 Change = Callable[[ModuleType], None]
 MUTATIONS: dict[str, tuple[tuple[str, ...], Change]] = {
-    "sync": (("dicom_node.spool",), _without_sync),
+    "sync": (("dicom_node.spool.disk",), _without_sync),
     "lease": (("dicom_node.ledger.part",), _without_lease),
     "uid": (("sr_writer.uids",), _without_uid),
     "guard": (("dicom_node.intake.identity", "dicom_node.intake.storage"), _without_guard),
