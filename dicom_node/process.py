@@ -50,6 +50,11 @@ def _started(pid: int) -> str:
     return "" if not fields or fields[0] in "ZX" else fields[19]
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    return _started(pid) != ""
+
+
 def new_owner() -> str:
     """A name for a lease's owner: this process, and a token, since its threads claim apart from each other."""
     return f"{this_host()}:{os.getpid()}:{_started(os.getpid())}:{secrets.token_hex(4)}"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dicom_node.process import this_host
+from dicom_node.process import is_running, this_host
 from dicom_node.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,14 @@ def begin(settings: Settings, *, first: bool = False) -> None:
 
 
 def _clean(own: Path) -> None:
-    """Remove what this node's processes left, and what others did that have not counted for a day."""
+    """Remove what processes of this machine left, and folders of others that have not counted for a day.
+
+    Workers that run apart from this front go on counting, and may be starting at this moment.
+    """
+    for file in own.glob("*.db"):
+        pid = int(file.stem.rpartition("_")[2])  # the library names them so
+        if pid == os.getpid() or not is_running(pid):
+            file.unlink(missing_ok=True)
     now = time.time()
     for folder in own.parent.glob("*"):
         try:
@@ -50,7 +57,7 @@ def _clean(own: Path) -> None:
             newest = max(one.stat().st_mtime for one in (folder, *folder.glob("*.db")))
         except FileNotFoundError:  # another node cleans as well
             continue
-        if folder == own or now - newest > _STALE_SECONDS:
+        if folder != own and now - newest > _STALE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -148,5 +155,5 @@ def read(seconds: float) -> None:
 
 
 def files_of(settings: Settings) -> list[Path]:
-    """Where the counts of a node's processes are."""
-    return sorted((settings.data.path / FOLDER).glob("*/*.db"))
+    """Where the counts of a node's processes are; a process that ended as it began leaves an empty file."""
+    return sorted(file for file in (settings.data.path / FOLDER).glob("*/*.db") if file.stat().st_size)

@@ -26,6 +26,7 @@ from dicom_node.ledger.tallies import Counted, count
 from dicom_node.metrics.drift import tallies_of
 from dicom_node.metrics.exposition import exposition
 from dicom_node.metrics.worker import serve
+from dicom_node.process import this_host
 from dicom_node.routing.header import Header
 from dicom_node.settings import Settings
 from engine.findings import HeldBack, ImageRead, RunState, StudyReading
@@ -91,6 +92,8 @@ def test_an_empty_node_gives_every_state_and_counts_of_all_its_processes(tmp_pat
 def test_a_node_that_starts_again_counts_from_zero(tmp_path: Path, ledger: Ledger) -> None:
     settings = settings_in(tmp_path / "data")
     counted_in(settings)
+    (settings.data.path / "metrics" / this_host() / "counter_1.db").touch()  # as who is killed at his first line leaves
+    assert samples(exposition(settings, ledger))["medrega_received_bytes_total", ("CT1",)] == 1000
     again = "from dicom_node.metrics import process\nfrom dicom_node.settings import Settings\n"
     code = again + "process.begin(Settings(), first=True)"
     subprocess.run([sys.executable, "-c", code], env=settings.to_environment(), check=True)
@@ -104,6 +107,26 @@ def reading(**changes: Any) -> StudyReading:
         (ImageRead("1.2.3.4", "1.2.3", 1, 8, 8),), (), (), datetime.now(UTC),
     )  # fmt: skip
     return replace(whole, **changes)
+
+
+def test_a_front_that_starts_leaves_the_counts_of_a_worker_that_runs_and_the_folder_of_one_that_starts(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    settings = settings_in(tmp_path / "data")
+    folder = settings.data.path / "metrics" / this_host()
+    folder.mkdir(parents=True)
+    before = folder.stat().st_ino
+    count = "from dicom_node.metrics import process\nfrom dicom_node.settings import Settings\nprocess.begin(Settings()"
+    worker = f"{count})\nprocess.received('CT1', 1000)\nprint(flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", worker], env=settings.to_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        subprocess.run([sys.executable, "-c", f"{count}, first=True)"], env=settings.to_environment(), check=True)
+        assert folder.stat().st_ino == before
+        assert samples(exposition(settings, ledger))["medrega_received_bytes_total", ("CT1",)] == 1000
+        running.communicate(b"\n")
 
 
 def test_a_node_that_starts_leaves_the_folder_that_another_has_just_made(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., RunningNode]]:
                 log = folder / f"{part}.log"
                 command = [sys.executable, "-m", "dicom_node.cli", part, "--config", str(config)]
                 processes.append(stack.enter_context(running(command, log)))
-            node = RunningNode(settings, folder / f"{parts[0]}.log", processes[0])
+            node = RunningNode(settings, folder / f"{parts[0]}.log", tuple(processes))
             wait_until(lambda: listens(settings.listener.port), "the node to listen", processes[0])
             return node
 

@@ -80,7 +80,12 @@ class RunningNode:
 
     settings: Settings
     log: Path
-    process: subprocess.Popen[str]
+    processes: tuple[subprocess.Popen[str], ...]
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """Of its only or first part."""
+        return self.processes[0]
 
     @property
     def peer(self) -> scu.Peer:
@@ -98,6 +103,7 @@ class RunningNode:
                 record = ledger.study(study_instance_uid)
             finally:
                 ledger.close()
+            assert all(process.poll() is None for process in self.processes), f"a part ended; see {self.log.parent}"
             return record if record.runs[-1].state in ENDED else None
 
         found = wait_until(look, f"the study {study_instance_uid} to end", self.process)
