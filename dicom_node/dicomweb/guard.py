@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 import anyio.to_thread
@@ -19,8 +20,9 @@ from dicom_node.intake.identity import is_uid
 from dicom_node.settings.section import is_local_host
 
 _DRAINED: Final = 4 << 20
-"""So much of a body that is not wanted is read before the answer, which a client that is still sending would miss."""
+"""So much of a body that is not wanted is read before the answer, which many clients look for when all is sent."""
 _DRAIN_SECONDS: Final = 5
+"""For so long, and for as long again once the answer is sent."""
 _READ: Final = "medrega.read"
 """In a request's scope: whether its body has been read to the end."""
 _UIDS: Final = ("study", "series", "instance")
@@ -116,16 +118,31 @@ class Guard:
 
 
 async def answer_early(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request whose body is not wanted: read a little of it, and hang up where there is more."""
-    size = 0
+    """Answer a request whose body is not wanted: read a little of it, answer, and hang up where there is still more.
+
+    A connection closed while bytes of it are unread is reset, and the client may lose the answer: the rest is read for
+    a moment, until the client has seen the answer and hangs up.
+    """
     asks_first = "expect" in Headers(scope=scope)  # and has sent nothing yet
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            while not (scope[_READ] or asks_first) and size < _DRAINED:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return
-                size += len(message.get("body", b""))
+
+    async def drain(most: float) -> None:
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while not (scope[_READ] or asks_first) and size < most:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    size += len(message.get("body", b""))
+
+    async def send_before_the_end(message: Message) -> None:
+        if message["type"] == "http.response.body" and not scope[_READ]:
+            await send(message | {"more_body": True})
+            await drain(inf)
+            message = {"type": "http.response.body"}
+        await send(message)
+
+    await drain(_DRAINED)
     if not scope[_READ]:
         answer.headers["Connection"] = "close"
-    await answer(scope, receive, send)
+    await answer(scope, receive, send_before_the_end)

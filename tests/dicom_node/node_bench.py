@@ -142,8 +142,8 @@ def node_settings(folder: Path, **changes: Any) -> Settings:
         "delivery": {
             "first_delay_seconds": 0.3,
             "max_delay_seconds": 0.6,
-            "association_timeout_seconds": 5,
-            "dimse_timeout_seconds": 5,
+            "association_timeout_seconds": 30,
+            "dimse_timeout_seconds": 30,
         },
     }
     for name, value in changes.items():

@@ -303,6 +303,7 @@ def test_connections_beyond_the_limit_are_told(tmp_path: Path) -> None:
         with web.connect() as first:
             first.sendall(f"POST /studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART}\r\n".encode())
             first.sendall(b"Content-Length: 100\r\n\r\n--" + BOUNDARY.encode())
+            assert wait_until(lambda: web.server.server_state.tasks), "or the next one to connect may be the first"
             statuses = {web.ask("GET", "/studies?StudyInstanceUID=1.2").status for _ in range(3)}
         assert statuses <= {503, 204}
         assert 503 in statuses
