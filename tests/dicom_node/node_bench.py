@@ -151,7 +151,7 @@ def node_settings(folder: Path, **changes: Any) -> Settings:
     return Settings(**sections)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     """Whether a condition that lives in another process comes true in time."""
     end, pause = time.monotonic() + seconds, threading.Event()
     while not condition():

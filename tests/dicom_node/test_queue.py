@@ -87,7 +87,7 @@ def test_studies_that_are_known_to_be_whole_are_read_at_once(tmp_path: Path, pac
             thread.start()
         for thread in threads:
             thread.join(60)
-        assert wait_until(lambda: all(item.state is State.DELIVERED for item in node.ledger.studies()), 60)
+        assert wait_until(lambda: all(item.state is State.DELIVERED for item in node.ledger.studies()), 120)
         assert len(node.ledger.studies()) == len(studies)
         for uid, paths in studies.items():
             (run,) = node.ledger.study(uid).runs
