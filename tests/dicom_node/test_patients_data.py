@@ -514,3 +514,12 @@ def test_temporary_files_of_who_was_killed_are_removed_and_those_of_who_lives_ar
             assert own.stat().st_mode & 0o077 == 0
         living.communicate()
     assert (tempfile.gettempdir(), list((tmp_path / "temporary").iterdir())) == (before, [])
+
+
+def test_parts_may_start_while_others_end(tmp_path: Path) -> None:
+    again_and_again = (
+        "import sys\nfrom pathlib import Path\nfrom dicom_node.scratch import Scratch\n"
+        "for _ in range(500):\n    with Scratch(Path(sys.argv[1])):\n        pass"
+    )
+    parts = [subprocess.Popen([sys.executable, "-c", again_and_again, tmp_path]) for _ in range(3)]
+    assert [part.wait() for part in parts] == [0, 0, 0]
