@@ -53,7 +53,7 @@ class Scratch:
 
 def _remove_if_left(folder: Path) -> None:
     """Remove the folder of a process that has ended; the kernel gave its lock back, whichever host it ran on."""
-    with suppress(BlockingIOError, FileNotFoundError), _locked(folder, fcntl.LOCK_NB):  # FileNotFoundError: it just left
+    with suppress(BlockingIOError, FileNotFoundError), _locked(folder, fcntl.LOCK_NB):  # or it has just removed it
         shutil.rmtree(folder, ignore_errors=True)
 
 
