@@ -137,7 +137,7 @@ async def answer_early(answer: Response, scope: Scope, receive: Receive, send: S
 
     async def send_before_the_end(message: Message) -> None:
         if message["type"] == "http.response.body" and not scope[_READ]:
-            await send(message | {"more_body": True})
+            await send({**message, "more_body": True})
             await drain(inf)
             message = {"type": "http.response.body"}
         await send(message)
