@@ -97,17 +97,16 @@ class Trail:
 
         What is audited has happened: a disk that does not take the record is told in the log, and raises nothing.
         """
-        at = datetime.now(UTC)
-        message = audit_message(event, self.source, at)
         try:
             with self._locked():
-                self._append(at, message)
+                at = datetime.now(UTC)  # in the order of the records
+                self._append(at, audit_message(event, self.source, at))
         except OSError as error:
             log.error("event not audited", action=event.action, study=event.study_uid, reason=error.strerror)
 
     def _append(self, at: datetime, message: str) -> None:
-        name = f"{at:%Y-%m}.jsonl"
         head = self._head()
+        name = max(f"{at:%Y-%m}.jsonl", head.file)  # a clock that is set back does not reopen a month
         record: dict[str, Any] = {
             "number": head.number + 1,
             "at": at.isoformat(),

@@ -167,9 +167,9 @@ class CommitmentScp:
                 self._waiting.pop(transaction_uid, None)
 
     def _report(self, owed: OwedReport, waiting: _Waiting | None) -> None:
-        report = self._answer(owed)
         how = "on its own association"
         try:
+            report = self._answer(owed)
             if waiting is None or not self._tell_here(report, waiting):
                 how = "on a new association"
                 self._tell(report, owed)
@@ -189,6 +189,8 @@ class CommitmentScp:
         """What is in the ledger, and still in the spool."""
         found = self._ledger.commitments.kept([uid for _, uid in owed.instances])
         kept: list[Reference] = []
+        # With durability by association they may not be on the disk yet, and their sender may delete its own.
+        self._spool.sync(here.path for here in found.values())
         not_kept: dict[Reference, int] = {}
         for sop_class, uid in owed.instances:
             here = found.get(uid)

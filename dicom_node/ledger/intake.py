@@ -41,7 +41,7 @@ class Intake(Part):
         known = session.scalar(select(Instance).where(Instance.path == instance.path))
         if known is not None and known.run_id is not None:
             if known.purged_at is not None:  # a repeat of what was read: kept again, and not read again
-                known.purged_at, known.received_at = None, self._clock()
+                self._kept_again(known, instance)
                 self._note(session, known.study_instance_uid, "repeat", f"{known.sop_instance_uid} arrived again")
             return known.run_id
         run = self._receiving_run(session, instance.study_instance_uid)
@@ -50,6 +50,12 @@ class Intake(Part):
             reason = f"{instance.sop_instance_uid} lay in the spool without an entry"
             self._note(session, instance.study_instance_uid, "adopted", reason, run.id)
         return run.id
+
+    def _kept_again(self, known: Instance, instance: ReceivedInstance) -> None:
+        """What came again once its file was removed; it may be another version, as nothing is left to compare with."""
+        known.series_instance_uid, known.sop_class_uid = instance.series_instance_uid, instance.sop_class_uid
+        known.transfer_syntax_uid, known.header = instance.transfer_syntax_uid, None
+        known.purged_at, known.received_at = None, self._clock()
 
     def record_conflict(self, instance: ReceivedInstance) -> None:
         """Enter an object whose SOP instance UID another one has, with other content: kept apart, read by no run."""
@@ -61,7 +67,7 @@ class Intake(Part):
             if known is None:
                 session.add(self._row(instance, None))
             elif known.purged_at is not None:
-                known.purged_at, known.received_at = None, self._clock()
+                self._kept_again(known, instance)
             reason = (
                 f"{instance.sop_instance_uid} arrived again with other content from {instance.calling_aet}; "
                 "the first one counts, the other is kept beside it"

@@ -73,10 +73,13 @@ class Runs(Part):
             return run.state
 
     def _stand_by_the_one_before(self, session: Session, run: Run) -> None:
-        added = (Run.state == State.IGNORED) & Run.reason.startswith(_NO_IMAGE)
-        before = select(Run).where(Run.study_instance_uid == run.study_instance_uid, Run.number < run.number, ~added)
+        before = select(Run).where(Run.study_instance_uid == run.study_instance_uid, Run.number < run.number)
         run.latest = False
-        session.scalars(before.order_by(Run.number.desc()).limit(1).with_for_update()).one().latest = True
+        for earlier in session.scalars(before.order_by(Run.number.desc()).with_for_update()):
+            # Here and not in the query: reasons may stand encrypted.
+            if earlier.state is not State.IGNORED or not earlier.reason.startswith(_NO_IMAGE):
+                earlier.latest = True
+                return
 
     def _nothing_to_read(self, session: Session, run: Run) -> str:
         """Why a run need not be read that an earlier one came before; empty if it should be.

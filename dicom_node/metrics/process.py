@@ -6,8 +6,8 @@ Counting does nothing until `begin` was called, so that commands and tests need 
 from __future__ import annotations
 
 import os
-import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -42,23 +42,19 @@ def begin(settings: Settings, *, first: bool = False) -> None:
 
 
 def _clean(own: Path) -> None:
-    """Remove what processes of this machine left, and folders of others that have not counted for a day.
+    """Remove what processes of this machine left, and what others have not counted in for a day.
 
-    Workers that run apart from this front go on counting, and may be starting at this moment.
+    Workers that run apart from this front go on counting, or may be starting at this moment: folders stay.
     """
     for file in own.glob("*.db"):
         pid = int(file.stem.rpartition("_")[2])  # the library names them so
         if pid == os.getpid() or not is_running(pid):
             file.unlink(missing_ok=True)
-    now = time.time()
-    for folder in own.parent.glob("*"):
-        try:
-            # The folder's own time too: another node may be about to make its first file in it.
-            newest = max(one.stat().st_mtime for one in (folder, *folder.glob("*.db")))
-        except FileNotFoundError:  # another node cleans as well
-            continue
-        if folder != own and now - newest > _STALE_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    long_ago = time.time() - _STALE_SECONDS
+    for file in own.parent.glob("*/*.db"):
+        with suppress(FileNotFoundError):  # another node cleans as well
+            if file.parent != own and file.stat().st_mtime < long_ago:
+                file.unlink()
 
 
 class Counters:

@@ -21,7 +21,7 @@ from dicom_node.intake.storage import Storage
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.states import ACTIVE
 from dicom_node.process import new_owner
-from dicom_node.settings import Settings
+from dicom_node.settings import Settings, Source
 from dicom_node.sources.archive import Archive, open_archive
 from dicom_node.spool import Spool
 from engine.errors import NodeError
@@ -76,7 +76,7 @@ def prior_of(
                 check()
                 ledger.leases.take(_lease_key(uid), owner, _LEASE_SECONDS)
 
-            prior = Prior(_fetch(settings, archive, ledger, spool, uid, series, seen))
+            prior = Prior(_fetch(settings, archive, source, ledger, spool, uid, series, seen))
             log.info("prior fetched", prior=uid, source=source.name)
         except _NoPriorError as none:
             prior = Prior(None, str(none))
@@ -155,15 +155,25 @@ def _reserve(ledger: Ledger, uid: str, owner: str, check: Callable[[], None]) ->
 
 
 def _fetch(
-    settings: Settings, archive: Archive, ledger: Ledger, spool: Spool, uid: str, series: list[str], seen: OnProgress
+    settings: Settings,
+    archive: Archive,
+    source: Source,
+    ledger: Ledger,
+    spool: Spool,
+    uid: str,
+    series: list[str],
+    seen: OnProgress,
 ) -> Study:
     begun, entry = ledger.clock(), settings.listener.aet
     found = archive.retrieve(uid, series, Storage(spool, ledger), entry, seen, Cancel(), prior=True)
     run = ledger.workitems.run_of(uid)
-    if run is not None and run.created_at >= begun and run.state in ACTIVE and not spool.priors(uid):
-        # The peer does not say that it sends for us, so that the listener took it for a study to be read.
-        ledger.cancel(uid)
-        raise _NoPriorError('the source does not say for whom it sends: set retrieve = "get" for it')
+    new = run is not None and run.created_at >= begun and run.state in ACTIVE
+    if run is not None and new and not spool.priors(uid):
+        # The peer did not say that it sends for us, so that the listener took it for a study to be read; or somebody
+        # else sends it to be read, in this moment.
+        if {calling_aet for calling_aet, _ in ledger.intake.senders(run.id)} == {source.title}:
+            ledger.cancel(uid)
+            raise _NoPriorError('the source does not say for whom it sends: set retrieve = "get" for it')
     if not found.ok:
         raise NodeError(found.explained)
     studies, _ = load_studies(spool.priors(uid), settings.limits.of_reading)

@@ -199,6 +199,26 @@ def test_months_are_files_and_old_ones_may_be_moved_away(tmp_path: Path) -> None
     assert verify(trail.folder, archived=True).complaints == ()
 
 
+def test_a_clock_set_back_over_the_turn_of_a_month_leaves_a_whole_trail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for moment in ((2026, 1, 31), (2026, 2, 1), (2026, 1, 31), (2026, 3, 1)):
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: Any = None, at: tuple[int, int, int] = moment) -> Clock:
+                return cls(*at, tzinfo=tz)
+
+        monkeypatch.setattr("dicom_node.audit.trail.datetime", Clock)
+        written(tmp_path, 1)
+    assert (verify(tmp_path / "audit").records, verify(tmp_path / "audit").complaints) == (4, ())
+    assert sorted(file.name for file in (tmp_path / "audit").glob("*.jsonl")) == [
+        "2026-01.jsonl",
+        "2026-02.jsonl",
+        "2026-03.jsonl",
+    ]
+
+
 class Repository:
     """A receiver of syslog over TLS (RFC 5425) that asks its clients for certificates."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +29,7 @@ from dicom_node.dimse.commitment import SOP_CLASS, SOP_INSTANCE, Report, Request
 from dicom_node.ledger import DeliveryState, State
 from dicom_node.ledger.models import Commitment, CommitmentState
 from dicom_node.ledger.records import StoredResult
+from dicom_node.spool import Spool
 
 # pynetdicom drops a socket whose connection was refused without closing it.
 pytestmark = pytest.mark.filterwarnings(
@@ -126,6 +127,29 @@ def test_a_sender_that_waits_hears_on_its_own_association_and_says_why(
     assert modality.roles == ["requestor"]
     assert report.kept == (kept,)
     assert report.not_kept == {lost: 0x0112, other: 0x0119, never: 0x0112}
+
+
+def test_what_is_told_as_kept_is_on_the_disk_even_before_the_association_is_released(
+    start: Callable[..., Front], modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = Spool.sync
+    front = start(listener={"port": free_port(), "durability": "association"})
+
+    def noted(spool: Spool, paths: Iterable[str]) -> None:
+        here = list(paths)
+        sync(spool, here)
+        synced.extend(path.rpartition("/")[2] for path in here)
+
+    monkeypatch.setattr(Spool, "sync", noted)
+    front.start()
+    with modality.association(front.peer) as association:
+        kept = image_of(association)
+        assert synced == []
+        assert ask(association, kept) == 0
+        assert modality.wait_for(1)
+        assert synced == [f"{kept[1]}.dcm"]
+    assert modality.reports[0].kept == (kept,)
 
 
 def test_a_sender_that_goes_hears_on_a_new_association_however_often_it_is_tried(

@@ -129,17 +129,21 @@ def test_a_front_that_starts_leaves_the_counts_of_a_worker_that_runs_and_the_fol
         running.communicate(b"\n")
 
 
-def test_a_node_that_starts_leaves_the_folder_that_another_has_just_made(tmp_path: Path) -> None:
+def test_a_node_that_starts_leaves_the_folders_of_others_and_what_counts_in_them(tmp_path: Path) -> None:
     begun, long_gone = tmp_path / "metrics" / "begun", tmp_path / "metrics" / "gone"
-    begun.mkdir(parents=True)
-    long_gone.mkdir()
-    os.utime(long_gone, (0, 0))
+    for folder in (begun, long_gone):
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    left, counting = long_gone / "counter_1.db", long_gone / "counter_2.db"
+    for file in (left, counting):
+        file.touch()
+    os.utime(left, (0, 0))
     code = "from dicom_node.metrics import process\nfrom dicom_node.settings import Settings\n"
     code += "process.begin(Settings(), first=True)"
     environment = settings_in(tmp_path).to_environment()
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    assert begun.exists()
-    assert not long_gone.exists()
+    assert begun.exists(), "whoever made it may not have counted yet"
+    assert list(long_gone.iterdir()) == [counting]
 
 
 def test_a_reading_counts_for_its_scanner_and_for_what_was_held_back_without_its_words() -> None:

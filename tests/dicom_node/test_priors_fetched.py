@@ -132,3 +132,34 @@ def test_a_source_that_does_not_say_for_whom_it_sends_opens_no_reading(
         None, False, 'the source does not say for whom it sends: set retrieve = "get" for it'
     )
     assert bench.run(earlier.StudyInstanceUID).state is State.CANCELLED
+
+
+def test_a_study_that_is_sent_to_be_read_while_it_cannot_be_fetched_as_a_prior_is_read(
+    open_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    archive, port, listening = Archive(), free_port(), free_port()
+    earlier, current = radiograph("20240101"), radiograph("20260301")
+    archive.images[earlier.StudyInstanceUID] = [earlier]
+    file = StoredFile.open(written(tmp_path / "archive", earlier))
+
+    def move(_event: evt.Event) -> Iterator[Any]:
+        assert send([file], Peer("MEDREGA", "127.0.0.1", listening), "CT1")[0].ok  # a modality, at this moment
+        yield None, None
+
+    entity = AE("ARCHIVE")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_C_FIND, archive.find), (evt.EVT_C_MOVE, move)]
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    assert server is not None
+    bench = open_bench(port=port)
+    listener = Listener(bench.settings.listener.model_copy(update={"port": listening}), bench.spool, bench.ledger)
+    listener.start()
+    try:
+        reading = read(bench, current)
+    finally:
+        listener.stop(2)
+        server.shutdown()
+    assert reading.prior is not None
+    assert reading.prior.study_instance_uid is None
+    assert bench.run(earlier.StudyInstanceUID).state is State.RECEIVING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dicom_node.dimse.commitment_scp import CommitmentScp
 from dicom_node.intake.adoption import adopt
 from dicom_node.intake.storage import Storage
 from dicom_node.ledger import DeliveryState, Ledger, State
+from dicom_node.ledger.holdings import Selection
 from dicom_node.ledger.models import Instance
 from dicom_node.ledger.records import Outcome
 from dicom_node.retention import Retention, Verdict
@@ -215,11 +217,14 @@ def test_a_repeat_of_what_was_purged_is_kept_and_not_read_again(tmp_path: Path, 
     bench.study("1.2.1")
     clock.forward(2 * DAY)
     assert bench.purge() == (1, 0)
-    again = received("1.2.1", "1.2.1.5", path="studies/1.2.1/x.dcm")
+    known = received("1.2.1", "1.2.1.5", path="studies/1.2.1/x.dcm")
+    again = replace(known, series_instance_uid="1.2.1.77", transfer_syntax_uid="1.2.840.10008.1.2")
     ledger.intake.record(again)
     assert len(ledger.study("1.2.1").runs) == 1
     assert ledger.study("1.2.1").events[-1].reason == "1.2.1.5 arrived again"
     assert list(ledger.commitments.kept(["1.2.1.5"])) == ["1.2.1.5"]
+    (held,) = ledger.holdings.instances(Selection("1.2.1"))
+    assert (held.series_instance_uid, held.transfer_syntax_uid) == ("1.2.1.77", "1.2.840.10008.1.2"), "what lies there"
     assert bench.purge() == (0, 0)  # for as long as before
     clock.forward(2 * DAY)
     assert bench.purge() == (1, 0)

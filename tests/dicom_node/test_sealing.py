@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,25 @@ def test_it_says_the_same_as_without_a_key_and_nothing_of_it_can_be_read(url: st
     assert STUDY not in told
     assert "as the test says" not in told
     assert "CANCELLED" in told
+
+
+def test_a_study_stands_by_its_last_reading_however_many_reports_are_added(url: str) -> None:
+    with closing(Ledger(url, key=KEY)) as ledger:
+        ledger.migrate()
+        ledger.intake.record(received(STUDY, f"{STUDY}.1"))
+        ledger.intake.close(STUDY, "whole")
+        (run_id,) = queue_complete(ledger)
+        claim = ledger.runs.claim(run_id, "reader:1:1", 60)
+        assert claim is not None
+        ledger.runs.end(claim, State.FAILED, "the model was not there")
+        for number in (2, 3):
+            report = replace(received(STUDY, f"{STUDY}.{number}"), sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33")
+            ledger.intake.record(report)
+            ledger.intake.close(STUDY, "whole")
+            assert queue_complete(ledger) == []
+            (study,) = ledger.studies()
+            assert (study.run_number, study.state) == (1, State.FAILED)
+        assert ledger.retry(STUDY) is State.QUEUED
 
 
 def test_a_wrong_missing_or_late_key_is_told_and_changes_nothing(url: str, tmp_path: Path) -> None:
