@@ -7,7 +7,8 @@ import gc
 import os
 import sys
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -96,6 +97,7 @@ class Node:
         settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._front:
             stack.enter_context(OnlyOne(settings))
+        stack.enter_context(at_work(settings))
         stack.enter_context(Scratch(settings.data.path))
         metrics.begin(settings, first=self._front)
         if not self._front and settings.metrics.worker_port is not None:
@@ -213,6 +215,29 @@ class OnlyOne:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
+
+
+@contextmanager
+def at_work(settings: Settings, *, alone: bool = False) -> Iterator[None]:
+    """A part of a node works on the data folder; or nobody else may, for a command that changes what they stand on.
+
+    Raises
+    ------
+    NodeError
+        If such a command is at work, or a part of the node is while one is to begin.
+    """
+    descriptor = os.open(settings.data.path / "work.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        if alone:
+            raise NodeError("a part of the node runs on this data folder", advice="stop its workers first") from None
+        raise NodeError("a command changes the ledger", advice="start again once it has ended") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _environment(settings: Settings) -> dict[str, str]:

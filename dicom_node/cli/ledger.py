@@ -49,10 +49,10 @@ def downgrade(
 
     What only newer versions know (accounts, reviews, ...) is lost. The node must be stopped, on every host.
     """
-    from dicom_node.node import OnlyOne
+    from dicom_node.node import OnlyOne, at_work
 
     settings = load_settings(config)
-    with _database(settings) as database, OnlyOne(settings):
+    with _database(settings) as database, OnlyOne(settings), at_work(settings, alone=True):
         database.downgrade(revision)
         console().print(f"The tables are at {database.revision()}")
 
@@ -74,11 +74,11 @@ def restore(file: FileArgument, config: ConfigOption = None) -> None:
     """Put a copy in the ledger's place; the node must be stopped, on every host. See deploy/BACKUP.md."""
     from dicom_node.ledger.backup import restore
     from dicom_node.ledger.ledger import ledger_url
-    from dicom_node.node import OnlyOne
+    from dicom_node.node import OnlyOne, at_work
 
     settings = load_settings(config)
     settings.data.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with OnlyOne(settings):
+    with OnlyOne(settings), at_work(settings, alone=True):
         with _database(settings) as database:
             database.refuse_while_in_use()
         restore(ledger_url(settings), file)
@@ -99,11 +99,11 @@ def rekey(
     The node must be stopped, on every host. Broken off, it leaves the ledger as it was.
     """
     from dicom_node.ledger.sealing import LedgerKey
-    from dicom_node.node import OnlyOne
+    from dicom_node.node import OnlyOne, at_work
 
     settings = load_settings(config)
     old = LedgerKey.read(old_key) if old_key is not None else None
-    with _database(settings) as database, OnlyOne(settings), reporter() as report:
+    with _database(settings) as database, OnlyOne(settings), at_work(settings, alone=True), reporter() as report:
         database.rekey(old, report)
     told = f"encrypted with {settings.ledger.key_file}" if settings.ledger.key_file is not None else "in the clear"
     console().print(f"The ledger is {told}. Older backups are as they were.")

@@ -168,7 +168,7 @@ def _fetch(
     found = archive.retrieve(uid, series, Storage(spool, ledger), entry, seen, Cancel(), prior=True)
     run = ledger.workitems.run_of(uid)
     new = run is not None and run.created_at >= begun and run.state in ACTIVE
-    if run is not None and new and not spool.priors(uid):
+    if run is not None and new and not spool.priors(uid):  # noqa: SIM102
         # The peer did not say that it sends for us, so that the listener took it for a study to be read; or somebody
         # else sends it to be read, in this moment.
         if {calling_aet for calling_aet, _ in ledger.intake.senders(run.id)} == {source.title}:

@@ -28,8 +28,11 @@ def is_conflict(path: str) -> bool:
     return "_" in path.rpartition("/")[2]
 
 
-def link(folder: str, sop_instance_uid: str, file: str, offset: int) -> tuple[Stored, str]:
-    """Put a file among those with its UID, unless one of them is the same; with its name."""
+def link(folder: str, sop_instance_uid: str, file: str, offset: int, *, synced: bool) -> tuple[Stored, str]:
+    """Put a file among those with its UID, unless one of them is the same; with its name.
+
+    Where files get their places before they are `synced`, it takes that of one that a power cut has torn.
+    """
     number = 1
     while True:
         name = f"{sop_instance_uid}.dcm" if number == 1 else f"{sop_instance_uid}_{number}.dcm"
@@ -38,9 +41,25 @@ def link(folder: str, sop_instance_uid: str, file: str, offset: int) -> tuple[St
         except FileExistsError:
             if _same_data_set(Path(folder, name), Path(file), offset):
                 return Stored.SAME, name
+            if not synced and _is_torn(Path(folder, name), Path(file)):
+                os.link(file, f"{file}.whole")
+                os.replace(f"{file}.whole", f"{folder}/{name}")
+                return Stored.NEW, name
             number += 1
         else:
             return (Stored.NEW if number == 1 else Stored.CONFLICT), name
+
+
+def _is_torn(path: Path, whole: Path) -> bool:
+    """Whether a file is but the beginning of another: what a power cut left of one that was not synced yet."""
+    left = path.stat().st_size
+    if left >= whole.stat().st_size:
+        return False
+    with path.open("rb") as one, whole.open("rb") as two:
+        while chunk := one.read(_CHUNK):
+            if chunk != two.read(len(chunk)):
+                return False
+    return True
 
 
 def _same_data_set(path: Path, other: Path, other_offset: int) -> bool:

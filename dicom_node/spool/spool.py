@@ -193,7 +193,7 @@ class Spool:
             for _attempt in range(3):
                 self._have_folder(folder)
                 try:
-                    stored, name = link(folder, sop_instance_uid, temporary, offset)
+                    stored, name = link(folder, sop_instance_uid, temporary, offset, synced=synced)
                     break
                 except FileNotFoundError:  # the study was purged just now
                     self._known_folders.discard(folder)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from dicom_node.ledger import Ledger
 from dicom_node.ledger.backup import back_up, restore
 from dicom_node.ledger.database import Database, revisions
-from dicom_node.node import OnlyOne
+from dicom_node.node import OnlyOne, at_work
 from dicom_node.settings import DataSettings, Settings
 from engine.errors import NodeError
 
@@ -125,4 +125,9 @@ def test_nothing_is_taken_back_under_a_node_that_runs(server: str, tmp_path: Pat
     other.close()
     settings = Settings(data=DataSettings(path=tmp_path))
     with OnlyOne(settings), pytest.raises(NodeError, match="another node runs"), OnlyOne(settings):
+        pass
+    change, working = at_work(settings, alone=True), at_work(settings)
+    with working, at_work(settings), pytest.raises(NodeError, match="part of the node"), change:
+        pass
+    with at_work(settings, alone=True), pytest.raises(NodeError, match="a command changes"), at_work(settings):
         pass

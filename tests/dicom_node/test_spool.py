@@ -36,9 +36,9 @@ def meta(sop: str = "1.2.3.4") -> bytes:
 
 
 def keep(
-    spool: Spool, study_instance_uid: str, sop_instance_uid: str, header: bytes, content: bytes
+    spool: Spool, study_instance_uid: str, sop_instance_uid: str, header: bytes, content: bytes, *, synced: bool = True
 ) -> tuple[Stored, str]:
-    file = spool.incoming(header)
+    file = spool.incoming(header, synced=synced)
     try:
         file.write(content)
         return file.place(study_instance_uid, sop_instance_uid)
@@ -252,6 +252,30 @@ def test_a_disk_that_is_not_known_to_keep_the_order_is_not_trusted(tmp_path: Pat
     mounts.write_text("")
     assert not names_follow_files(tmp_path, mounts)
     assert not names_follow_files(tmp_path, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("left", "became"),
+    [
+        (b"", Stored.NEW),
+        (meta()[:40], Stored.NEW),
+        (meta() + b"wh", Stored.NEW),
+        (meta() + b"whole", Stored.SAME),
+        (meta() + b"what", Stored.CONFLICT),
+    ],
+)
+def test_what_a_power_cut_tore_before_its_sync_gives_way_to_the_whole(
+    tmp_path: Path, left: bytes, became: Stored
+) -> None:
+    spool = Spool(tmp_path)
+    keep(spool, "1.2.3", "1.2.3.4", meta(), b"whole", synced=False)
+    place = spool.path("studies/1.2.3/1.2.3.4.dcm")
+    place.write_bytes(left)
+    stored, path = keep(spool, "1.2.3", "1.2.3.4", meta(), b"whole", synced=False)
+    assert stored is became
+    assert spool.path(path).read_bytes() == meta() + b"whole"
+    assert (place.read_bytes() == left) is (became is not Stored.NEW)
+    assert list((tmp_path / "incoming").iterdir()) == []
 
 
 def test_two_processes_give_a_uid_s_first_place_once(tmp_path: Path) -> None:
