@@ -158,6 +158,8 @@ class Reader:
             if gone:
                 raise _GoneError(f"{gone} of the study's files were moved or deleted while it was read")
             reading = replace(reading, partial=reading.partial or partial)
+            # Whoever slept for longer than the lease must not put this in the place of another worker's reading.
+            self._ledger.runs.renew(claim, self._settings.reading.lease_seconds)
             self._home.store_reading(claim.run_id, reading.to_json())
         else:
             try:

@@ -22,7 +22,7 @@ from dicom_node.reading.reader import Reader
 from dicom_node.reading.results import output_profiles
 from dicom_node.reading.watch import HANGING_EXIT_CODE, DeadlineError, Watch
 from dicom_node.settings import Destination, Settings
-from dicom_node.spool import Spool, SpoolFullError
+from dicom_node.spool import Spool, SpoolError, SpoolFullError
 from engine.errors import SettingsError
 from engine.findings import RunState, StudyReading
 from engine.runtime import load_runtime
@@ -463,6 +463,27 @@ def test_the_lease_is_renewed_between_questions(
     monkeypatch.setattr(ledger.runs, "renew", counted)
     bench.reader.read(bench.queue(image()))
     assert len(renewals) > 3
+
+
+def test_who_sleeps_beyond_the_lease_leaves_the_reading_to_who_has_it_now(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = image()
+    run_id = bench.queue(dataset)
+    ask = bench.reader._ask
+
+    def asleep(*arguments: Any) -> Any:
+        reading = ask(*arguments)
+        bench.clock.forward(3600)
+        assert bench.ledger.runs.reclaim_lost(3, 0) == [run_id]
+        assert bench.ledger.runs.claim(run_id, "elsewhere:1:1", 60) is not None
+        return reading
+
+    monkeypatch.setattr(bench.reader, "_ask", asleep)
+    bench.reader.read(run_id)
+    with pytest.raises(SpoolError, match="cannot be read"):
+        bench.spool.reading(run_id)
+    assert bench.run(dataset.StudyInstanceUID).state is State.READING
 
 
 def test_a_worker_whose_engine_hangs_ends_itself(ledger: Ledger, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
