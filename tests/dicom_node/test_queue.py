@@ -117,7 +117,7 @@ def test_a_stat_study_overtakes_a_hundred_others_and_one_that_kills_its_worker_f
         entries=[{"aet": "STAT", "quiet_seconds": 0.2, "priority": "stat"}],
         reading={"attempts": 2, "first_delay_seconds": 0.1},
     )
-    script(tmp_path, delay_seconds=0.2)
+    script(tmp_path, delay_seconds=0.5)  # long enough to be seen being read, however busy this machine is
     entry = Peer("STAT", node.peer.host, node.peer.port)
     routine = [image() for _ in range(100)]
     urgent, poison = image(), image()
