@@ -298,7 +298,9 @@ def test_a_destination_that_does_not_answer_or_let_us_in_is_named(
     site: Site, change: dict[str, Any], words: str
 ) -> None:
     destinations = site.destination(**(change or {"port": free_port()}))
-    assert words in the_one(site.settings(destinations=destinations), "destination orthanc").words
+    # Orthanc hangs up as it rejects: of a hundred rejections one is seen as a connection that was broken off.
+    looks = (the_one(site.settings(destinations=destinations), "destination orthanc").words for _ in range(4))
+    assert any(words in look for look in looks)
 
 
 def test_an_archives_url_that_is_not_that_of_its_service_is_named(site: Site) -> None:
